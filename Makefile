@@ -1,0 +1,28 @@
+# make setup   the Debian packages of contrib/debian-packages.txt and .venv with mixer and swupd
+# make demo    builds, serves, installs, updates and repairs the shipped mix (root; under 10 minutes)
+# make test    linters, types and every test
+# make bench   measurements on real data
+
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/ready
+
+.PHONY: setup demo test bench clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml contrib/debian-packages.txt contrib/setup
+	contrib/setup $(PYTHON) $(VENV)
+	touch $@
+
+demo: setup
+	$(VENV)/bin/python contrib/demo.py demo
+
+test: setup
+	$(VENV)/bin/python -m pytest
+
+bench: setup
+	$(VENV)/bin/python -m tests.bench
+
+clean:
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

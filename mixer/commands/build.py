@@ -1,0 +1,109 @@
+"""`mixer build all|bundles|update`: thin calls of mixer.build."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from mixer.errors import BuildError
+from mixer.workspace import MAX_FORMAT, MAX_VERSION, Workspace
+from swupd.errors import NotRootError
+from swupd.report import Report
+
+NAME = "build"
+HELP = "build the next version"
+DESCRIPTION = """\
+Build the version that `mixer versions` shows. It has two steps that talk through
+files in update/image: `build bundles` composes a root from packages and notes which
+bundle has which path; `build update` makes signed manifests and compressed content
+of it and publishes them in update/www in one step: clients never see a part of a
+version. Building the same version again replaces it.
+
+A mix of packages needs root, because only root can set owners and modes."""
+EXAMPLES = """\
+examples:
+  sudo mixer build all
+  sudo mixer build all --increment      # and go on to the next version
+  mixer build update --workers 4"""
+
+DEFAULT_INCREMENT = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    steps = parser.add_subparsers(title="commands", dest="step", metavar="COMMAND", required=True)
+    every = steps.add_parser(
+        "all",
+        help="both steps: from packages to a published version",
+        description="Compose the bundles, then publish them as a version.",
+        epilog="example:\n  sudo mixer build all --increment",
+    )
+    bundles = steps.add_parser(
+        "bundles",
+        help="the first step: compose a root from packages",
+        description="Install the packages of all bundles into one root and note which bundle has which path.",
+        epilog="example:\n  sudo mixer build bundles",
+    )
+    update = steps.add_parser(
+        "update",
+        help="the second step: publish what was composed",
+        description="Make manifests, content and signatures of the composed bundles and publish them.",
+        epilog="example:\n  mixer build update --min-version 100",
+    )
+    for step in (every, bundles, update):
+        step.add_argument(
+            "--workers", type=int, metavar="N", help="work on so many cores (default: builder.yaml, else all)"
+        )
+        step.add_argument("--format", type=int, metavar="F", help="format of this version instead of the mix's")
+        step.add_argument("--no-signing", action="store_true", help="publish without certificate and signatures")
+    for step in (every, update):
+        step.add_argument(
+            "--increment",
+            type=int,
+            metavar="N",
+            nargs="?",
+            const=DEFAULT_INCREMENT,
+            help=f"afterwards add N to the mix version (without N: {DEFAULT_INCREMENT})",
+        )
+        step.add_argument(
+            "--min-version",
+            type=int,
+            metavar="V",
+            help="no file gets a lower version than V: clients fetch everything older again",
+        )
+        step.add_argument("--skip-fullfiles", action="store_true", help="publish no single files")
+        step.add_argument("--skip-packs", action="store_true", help="publish no packs of whole bundles")
+
+
+def run(workspace: Workspace, args: argparse.Namespace, report: Report) -> int:
+    from mixer import build
+    from mixer.config import MAX_WORKERS, AptSource, load
+
+    config = load(workspace, os.environ)
+    if isinstance(config.source, AptSource) and os.geteuid() != 0:
+        raise NotRootError(
+            f"`mixer build {args.step}` must be run as root",
+            hint="run it with sudo; only root can give files their owners",
+        )
+    bundles_only = args.step == "bundles"
+    workers = _number("--workers", args.workers, 0, MAX_WORKERS)
+    options = build.BuildOptions(
+        workers=config.workers if workers is None else workers,
+        format=_number("--format", args.format, 1, MAX_FORMAT) or 0,
+        sign=not args.no_signing,
+        min_version=0 if bundles_only else _number("--min-version", args.min_version, 0, MAX_VERSION) or 0,
+        increment=0 if bundles_only else _number("--increment", args.increment, 1, MAX_VERSION) or 0,
+        fullfiles=bundles_only or not args.skip_fullfiles,
+        packs=bundles_only or not args.skip_packs,
+    )
+    if bundles_only:
+        build.build_bundles(workspace, config, report, options)
+        return 0
+    step = build.build_update if args.step == "update" else build.build_all
+    report.info(step(workspace, config, report, options).table())
+    return 0
+
+
+def _number(option: str, value: int | None, minimum: int, maximum: int) -> int | None:
+    if value is not None and not minimum <= value <= maximum:
+        raise BuildError(f"{option} must be between {minimum} and {maximum}, not {value}")
+    return value

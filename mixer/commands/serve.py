@@ -1,0 +1,42 @@
+"""`mixer serve`: the published tree over HTTP, for trying it out."""
+
+from __future__ import annotations
+
+import argparse
+
+from mixer.workspace import Workspace
+from swupd.report import Report
+
+NAME = "serve"
+HELP = "serve the published tree on this machine"
+DESCRIPTION = """\
+Serve update/www over HTTP until interrupted. Meant for trying a mix out on this
+machine; for others, any web server of static files does, with TLS."""
+EXAMPLES = """\
+examples:
+  mixer serve
+  mixer serve --port 8080"""
+
+_DEFAULT_BIND = "127.0.0.1"
+_DEFAULT_PORT = 8000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--bind", metavar="ADDRESS", default=_DEFAULT_BIND, help=f"address to listen on (default: {_DEFAULT_BIND})"
+    )
+    parser.add_argument(
+        "--port",
+        type=int,
+        metavar="N",
+        default=_DEFAULT_PORT,
+        help=f"port to listen on, 0 for any free one (default: {_DEFAULT_PORT})",
+    )
+
+
+def run(workspace: Workspace, args: argparse.Namespace, report: Report) -> int:
+    from mixer.serve import serve
+
+    workspace.require()
+    serve(workspace.www, report, bind=args.bind, port=args.port)
+    return 0

@@ -1,0 +1,83 @@
+"""The builder.yaml that `mixer init` writes: every key, with what it does and what it is when left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import yaml
+
+_APT = """\
+source:
+  # Debian packages, resolved and installed by apt; `mixer build` needs root for it.
+  type: apt
+  suites: [bookworm]
+  # components: [main]
+  # Where the suites are. Left out, the apt configuration of this machine tells, with its keys.
+  # A plain URI serves every suite that no other mirror names.
+  # mirrors:
+  #   - https://mirror.example.org/debian
+  #   - uri: https://mirror.example.org/debian-security
+  #     suites: [bookworm-security]
+  # The keys that may sign the archive; left out, those that this machine trusts.
+  # keyring: archive-keyring.gpg
+  # Left out, the architecture of this machine.
+  # architecture: amd64
+  # Files that are never installed, as in dpkg's path-exclude.
+  # path_excludes: [/usr/share/man/*, /usr/share/doc/*]
+  # The table that keeps user and group ids the same in all versions. Lines are only ever added; keep it.
+  # ids: ids.txt
+"""
+
+_TREE = """\
+source:
+  # Prepared roots, made by any other tool: in this directory <version>/full, <version>/<bundle>-info and groups.ini.
+  type: tree
+  path: {path}
+"""
+
+_TEXT = """\
+# Configuration of this mix. Paths are relative to the workspace. $NAME and ${{NAME}} are replaced from the environment,
+# $$ stands for a dollar sign. The version to build, the format and the list of bundles are not here: see
+# `mixer versions` and `mixer bundle list`.
+
+# Where content comes from.
+{source}
+# Directories of bundle definitions beyond local-bundles/, which comes first; earlier ones win.
+{bundles}
+# The bundle that tells clients the URLs, the format and the certificate. It has to be in the mix.
+# update_bundle: os-core-update
+
+# Where clients find the published tree (update/www). version_url is the same as content_url when left out.
+# content_url: https://update.example.org/mix
+# version_url: https://update.example.org/mix
+
+# What versions are signed with; made by the first build if neither file exists. Keep the key secret: clients trust what
+# fits the certificate, which ships with the update bundle.
+# certificate: Swupd_Root.pem
+# key: private.pem
+
+# Values of /usr/lib/os-release instead of the source's own; VERSION_ID is always the version of the mix.
+# os_release:
+#   NAME: Example OS
+#   ID: example-os
+#   PRETTY_NAME: Example OS of the reserved names
+#   HOME_URL: https://www.example.org/
+
+# How many workers a build has; 0 is one for each core.
+# workers: 0
+"""
+
+
+def builder_yaml(source_type: str, tree_path: str, directories: Sequence[str]) -> str:
+    """The commented text. `tree_path` counts for the type `tree`; `directories` are those of definitions."""
+    source = _APT if source_type == "apt" else _TREE.format(path=_scalar(tree_path))
+    if directories:
+        bundles = "bundles:\n" + "".join(f"  - {_scalar(directory)}\n" for directory in directories)
+    else:
+        bundles = "# bundles: [../bundles]\n"
+    return _TEXT.format(source=source, bundles=bundles)
+
+
+def _scalar(path: str) -> str:
+    """A path as a value: quoted as YAML wants it, dollar signs doubled."""
+    return yaml.safe_dump(path.replace("$", "$$"), width=10_000, allow_unicode=True).removesuffix("...\n").strip()

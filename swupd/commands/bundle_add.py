@@ -1,0 +1,128 @@
+"""`swupd bundle-add`: install bundles of the installed version (specification section 5.10)."""
+
+from __future__ import annotations
+
+import os
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping, Sequence
+
+from swupd.commands.aliases import read_aliases
+from swupd.commands.applying import Wish, carry_out, disagreement, human_size, received, run_scripts
+from swupd.commands.steps import Steps
+from swupd.errors import DiskSpaceError, ExitCode, UnknownBundleError
+from swupd.formats.manifest import Manifest
+from swupd.plan import consolidate, pack_needs, plan_add
+from swupd.report import Report
+from swupd.session import Session, exclusive
+
+HELP = "install bundles"
+EXAMPLES = """\
+  swupd bundle-add editors games
+  swupd bundle-add editors --skip-optional        without the bundles that it merely suggests"""
+
+STEPS = (
+    "load_manifests",
+    "download_packs",
+    "extract_packs",
+    "validate_fullfiles",
+    "download_fullfiles",
+    "extract_fullfiles",
+    "install_files",
+    "run_postupdate_scripts",
+)
+SPACE_FACTOR = 1.1
+"""How much more than the content of the new bundles must be free."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("bundles", nargs="+", metavar="BUNDLE", help="name or alias of a bundle")
+    parser.add_argument("--skip-optional", action="store_true", help="do not install optional dependencies")
+    parser.add_argument("--skip-diskspace-check", action="store_true", help="do not check the free space before")
+
+
+def run(args: Namespace, report: Report) -> int:
+    with exclusive(args, report) as session:
+        steps = Steps(report, STEPS)
+        steps("load_manifests", "Loading manifests")
+        mom = session.server.mom(session.system.installed_version())
+        names, unknown = _choose(args.bundles, session, mom)
+        if names:
+            _add(names, args, session, mom, steps)
+    return ExitCode.INVALID_BUNDLE if unknown else ExitCode.OK
+
+
+def _choose(requested: Sequence[str], session: Session, mom: Manifest) -> tuple[list[str], list[str]]:
+    """The bundles to install, and the names that are none of this version; raises if there are only those."""
+    report = session.report
+    available = {entry.name: entry for entry in mom.entries if entry.is_present}
+    installed = session.system.installed_bundles()
+    chosen: list[str] = []
+    unknown: list[str] = []
+    there: list[str] = []
+    for name in read_aliases(session.settings.root, report).expand(requested):
+        if name not in available:
+            unknown.append(name)
+        elif name in installed:
+            there.append(name)
+        else:
+            chosen.append(name)
+            if available[name].is_experimental:
+                report.warning(f"bundle {name} is experimental")
+    if unknown and not chosen and not there:
+        raise UnknownBundleError(
+            f"there is no bundle {', '.join(unknown)} in version {mom.version}",
+            hint="list them with: swupd bundle-list --all",
+        )
+    for name in unknown:
+        report.warning(f"there is no bundle {name} in version {mom.version}; it is left out")
+    for name in there:
+        report.warning(f"bundle {name} is installed already; it counts as explicitly installed from now on")
+    session.system.track(there)
+    return chosen, unknown
+
+
+def _add(names: Sequence[str], args: Namespace, session: Session, mom: Manifest, steps: Steps) -> None:
+    report, server = session.report, session.server
+    available = {entry.name for entry in mom.entries if entry.is_present}
+    installed = server.bundles(mom, sorted(session.system.installed_bundles() & available))
+    new = server.closure(mom, names, optional=not args.skip_optional, skip=installed.keys())
+    if not args.skip_diskspace_check:
+        _check_space(session, new)
+    disagree = disagreement(session)
+    current = consolidate(installed.values())
+    plan = plan_add(
+        consolidate(new.values(), on_conflict=disagree),
+        current,
+        mounts=session.system.mount_points(),
+        packs=pack_needs({}, new),
+        on_conflict=disagree,
+    )
+    wanted = consolidate([*installed.values(), *new.values()])
+    result = carry_out(session, Wish(plan, wanted, current), steps, install_step="install_files")
+    session.system.track(names)
+    run_scripts(session, steps, boot=plan.needs_boot_update, reexec=plan.needs_reexec)
+    report.info(f"Installed {_listed(names, new)} in {session.seconds:.1f} s")
+    if result is not None:
+        report.info(f"  files:      {result.installed} added, {result.replaced} changed")
+    report.info(f"  downloaded: {received(session)}")
+
+
+def _check_space(session: Session, new: Mapping[str, Manifest]) -> None:
+    """Raise DiskSpaceError if the new bundles hardly fit into the file system of /usr."""
+    needed = int(SPACE_FACTOR * sum(manifest.contentsize for manifest in new.values()))
+    place = session.settings.root / "usr"
+    try:
+        status = os.statvfs(place)
+    except FileNotFoundError:
+        return
+    free = status.f_bavail * status.f_frsize
+    if needed > free:
+        raise DiskSpaceError(
+            f"the new bundles need {human_size(needed)} in {place}, where only {human_size(free)} are free",
+            hint="make room, or try nevertheless with --skip-diskspace-check",
+        )
+
+
+def _listed(names: Sequence[str], new: Mapping[str, Manifest]) -> str:
+    dependencies = sorted(new.keys() - set(names))
+    return ", ".join(names) + (f" and dependencies ({', '.join(dependencies)})" if dependencies else "")

@@ -1,0 +1,422 @@
+"""A published OS: which versions there are, and their verified manifests (swupd client specification, 5.3 and 5.5).
+
+What it guarantees:
+
+* Nothing is returned that was not verified: version files and the MoM by their signature, every other manifest by the
+  hash that the MoM gives, and each one is of the version that it was asked for.
+* The cache is believed no more than the server: what lies there is verified each time, by hash and signature and not
+  by the original's hard-link marks. A copy that fails is removed and fetched again exactly once.
+* A manifest delta is only ever a shorter way: if anything about it fails, the manifest is fetched as a whole.
+* Manifests are fetched many at a time and parsed in the caller's thread while others still arrive.
+
+An instance is for one thread.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from swupd.errors import (
+    DownloadError,
+    FormatError,
+    ManifestError,
+    MomError,
+    NotOnServerError,
+    ProjectError,
+    ServerError,
+    SignatureError,
+    TlsError,
+    UnknownBundleError,
+    UsageError,
+)
+from swupd.fetch import Download, Fetcher
+from swupd.formats import archive, delta, filehash, layout
+from swupd.formats.manifest import BASE_LEVELS, MANIFEST_BYTES_LIMIT, VERSION_LIMIT, Entry, Level, Manifest, parse
+from swupd.fs import Directory
+from swupd.report import Report
+from swupd.settings import Settings, check_format
+from swupd.statedir import StateDir
+from swupd.trust import Verifier
+
+_MOM_FILE = layout.manifest_name(layout.MOM)
+_MOM_SIGNATURE = layout.signature(_MOM_FILE)
+_MANIFEST_MODE = 0o100644
+"""Manifests are hashed as such a file of root, whatever their archive says."""
+_COPY_DIRECTORY = "var/tmp"
+_COPY_NAME = "swupd"
+
+
+class Server:
+    """The published tree of the settings. `settings.require_urls()` must have passed.
+
+    levels: the CPU variants that manifests are read for, as `System.cpu_levels` says.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        fetcher: Fetcher,
+        verifier: Verifier,
+        report: Report,
+        *,
+        levels: frozenset[Level] = BASE_LEVELS,
+    ) -> None:
+        self._settings = settings
+        self._fetcher = fetcher
+        self._verifier = verifier
+        self._report = report
+        self._levels = levels
+        self._statedir = StateDir(settings.cache_dir, settings.data_dir, settings.content_url)
+
+    # -- versions --------------------------------------------------------------------------------------------------
+
+    def latest_version(self) -> int:
+        """The newest version within our format. Raises ServerError, SignatureError, TlsError."""
+        return self._version_file(layout.latest(self._settings.format), self._fetcher.limits.version_bytes)
+
+    def latest_overall(self) -> int:
+        """The newest version of all formats. Raises ServerError, SignatureError, TlsError."""
+        return self._version_file(layout.latest_overall(), self._fetcher.limits.latest_bytes)
+
+    def format_of(self, version: int) -> str:
+        """The format that a version belongs to; this is not signed and only for people. Raises ServerError."""
+        url = f"{self._settings.version_url}/{layout.format_file(version)}"
+        data = self._small_file(url, self._fetcher.limits.format_bytes)
+        try:
+            return check_format(data.decode("latin-1").strip(), url)
+        except UsageError as error:
+            raise ServerError(f"{url} does not contain a format", hint="check the version URL") from error
+
+    def _version_file(self, name: str, limit: int) -> int:
+        url = f"{self._settings.version_url}/{name}"
+        data = self._small_file(url, limit)
+        if self._settings.check_latest_signature:
+            try:
+                der = self._fetcher.get(
+                    layout.signature(url), limit=self._fetcher.limits.signature_bytes, uncached=True
+                )
+            except NotOnServerError as error:
+                raise SignatureError(f"{url} has no signature", hint="the server or its content is broken") from error
+            except DownloadError as error:
+                raise _server_error(error) from error
+            self._verifier.verify(data, der, what=url, tolerate_expired=True)
+        else:
+            self._verifier.skip(url)
+        return parse_version(data, url)
+
+    def _small_file(self, url: str, limit: int) -> bytes:
+        try:
+            return self._fetcher.get(url, limit=limit, uncached=True)
+        except NotOnServerError as error:
+            raise ServerError(
+                str(error), hint=f"check the version URL {self._settings.version_url} and the format"
+            ) from error
+        except DownloadError as error:
+            raise _server_error(error) from error
+
+    # -- the manifest of manifests ---------------------------------------------------------------------------------
+
+    def mom(self, version: int) -> Manifest:
+        """The MoM of a version. Raises MomError if it cannot be had or read, SignatureError, TlsError."""
+        manifest = self._cached_mom(version)
+        if manifest is not None:
+            return manifest
+        try:
+            return self._fetched_mom(version, uncached=False)
+        except (FormatError, MomError) as error:
+            if isinstance(error.__cause__, DownloadError):
+                raise
+            self._report.warning(f"{error}; fetching it again")
+        return self._fetched_mom(version, uncached=True)
+
+    def _cached_mom(self, version: int) -> Manifest | None:
+        data = self._statedir.read_manifest(version, _MOM_FILE)
+        if data is None:
+            return None
+        der = self._statedir.read_manifest(version, _MOM_SIGNATURE)
+        try:
+            manifest = self._parse_mom(data, version)
+            self._check_mom(version, data, der, known=der)
+        except (FormatError, MomError) as error:
+            self._report.warning(f"the cached manifest of version {version} is not used: {error}")
+            self._statedir.drop_manifest(version, _MOM_FILE, _MOM_SIGNATURE)
+            return None
+        return manifest
+
+    def _fetched_mom(self, version: int, *, uncached: bool) -> Manifest:
+        url = self._content(layout.manifest_tar(version, layout.MOM))
+        try:
+            packed = self._fetcher.get(url, limit=self._fetcher.limits.manifest_bytes, uncached=uncached)
+            files = archive.read_manifest_tar(packed, layout.MOM)
+        except DownloadError as error:
+            raise MomError(
+                f"cannot load the manifest of version {version}: {error}",
+                hint="check the version and the content URL" if isinstance(error, NotOnServerError) else error.hint,
+            ) from error
+        except FormatError as error:
+            raise MomError(f"{url} cannot be read: {error}", hint="the server or its content is broken") from error
+        data = files[_MOM_FILE]
+        manifest = self._parse_mom(data, version)
+        self._check_mom(version, data, files.get(_MOM_SIGNATURE), known=None)
+        self._statedir.write_manifest(version, _MOM_FILE, data)
+        return manifest
+
+    def _parse_mom(self, data: bytes, version: int) -> Manifest:
+        try:
+            manifest = parse(data, name=layout.MOM, is_mom=True)
+        except ManifestError as error:
+            raise MomError(
+                f"the manifest of version {version} cannot be read: {error}", hint="the server's content is broken"
+            ) from error
+        if manifest.version != version:
+            raise MomError(
+                f"the server has the manifest of version {manifest.version} where version {version} should be",
+                hint="the server's content is broken",
+            )
+        return manifest
+
+    def _check_mom(self, version: int, data: bytes, der: bytes | None, *, known: bytes | None) -> None:
+        """Check the MoM's signature: with the one at hand, then with the server's; cache it unless it is `known`."""
+        url = self._content(layout.manifest_signature(version))
+        what = f"the manifest of version {version} ({self._content(layout.manifest_tar(version, layout.MOM))})"
+        if not self._verifier.enabled:
+            self._verifier.skip(what)
+            return
+        failure: SignatureError | None = None
+        if der is not None:
+            try:
+                self._verifier.verify(data, der, what=what)
+            except SignatureError as error:
+                failure = error
+        if der is None or failure is not None:
+            try:
+                der = self._fetcher.get(url, limit=self._fetcher.limits.signature_bytes, uncached=True)
+            except TlsError:
+                raise
+            except DownloadError as error:
+                missing = SignatureError(
+                    f"{what} has no signature: {error}", hint="the server or its content is broken"
+                )
+                raise failure or missing from error
+            self._verifier.verify(data, der, what=what)
+        if der != known:
+            self._statedir.write_manifest(version, _MOM_SIGNATURE, der)
+
+    # -- bundles ---------------------------------------------------------------------------------------------------
+
+    def bundle(self, mom: Manifest, name: str, *, previous: Manifest | None = None) -> Manifest:
+        """The manifest of one bundle; see `bundles`."""
+        return self.bundles(mom, [name], previous=previous)[name]
+
+    def bundles(self, mom: Manifest, names: Iterable[str], *, previous: Manifest | None = None) -> dict[str, Manifest]:
+        """The manifests of bundles, in the order of their names in `names`.
+
+        previous: the MoM of an older version; where the cache has its manifest of a bundle, a delta is tried first.
+        Raises UnknownBundleError, ManifestError for content that is wrong even when fetched again, DownloadError.
+        """
+        entries = _entries(mom)
+        wanted: dict[str, Entry] = {}
+        for name in names:
+            if name not in entries:
+                raise _unknown(name, mom)
+            wanted[name] = entries[name]
+        found: dict[str, Manifest] = {}
+        for name, entry in wanted.items():
+            manifest = self._cached(entry)
+            if manifest is not None:
+                found[name] = manifest
+        missing = [entry for name, entry in wanted.items() if name not in found]
+        if missing:
+            with Directory.open(self._statedir.download) as directory:
+                if previous is not None:
+                    self._fetch_deltas(missing, _entries(previous), directory, found)
+                for last in (False, True):
+                    missing = [entry for entry in missing if entry.name not in found]
+                    self._fetch_whole(missing, directory, found, last=last)
+        return {name: found[name] for name in wanted}
+
+    def closure(
+        self,
+        mom: Manifest,
+        names: Iterable[str],
+        *,
+        optional: bool,
+        skip: Collection[str] = frozenset(),
+        ignore_unknown: bool = False,
+        previous: Manifest | None = None,
+    ) -> dict[str, Manifest]:
+        """The manifests of bundles and of all that they include, level by level (section 2.5).
+
+        optional: follow also-add as well. skip: bundles that are neither returned nor followed, because they are there
+        already. ignore_unknown: leave out what the MoM does not have, as an update does, instead of raising
+        UnknownBundleError; optional bundles that do not exist are always left out. Otherwise like `bundles`.
+        """
+        known = {entry.name for entry in mom.entries if entry.is_present}
+        found: dict[str, Manifest] = {}
+        level = [name for name in dict.fromkeys(names) if name not in skip]
+        while level:
+            if ignore_unknown:
+                level = [name for name in level if name in known]
+            loaded = self.bundles(mom, level, previous=previous)
+            found |= loaded
+            following: dict[str, None] = {}
+            for manifest in loaded.values():
+                following |= dict.fromkeys(manifest.includes)
+                if optional:
+                    following |= dict.fromkeys(name for name in manifest.also_add if name in known)
+            level = [name for name in following if name not in found and name not in skip]
+        return found
+
+    def _cached(self, entry: Entry) -> Manifest | None:
+        file = layout.manifest_name(entry.name)
+        data = self._statedir.read_manifest(entry.version, file)
+        if data is None:
+            return None
+        try:
+            return self._verified(entry, data)
+        except ManifestError as error:
+            self._report.verbose(f"the cached {file} of version {entry.version} is not used: {error}")
+            self._statedir.drop_manifest(entry.version, file)
+            return None
+
+    def _fetch_deltas(
+        self, missing: list[Entry], older: dict[str, Entry], directory: Directory, found: dict[str, Manifest]
+    ) -> None:
+        """Make manifests from cached older ones as far as that is possible."""
+        downloads = []
+        for entry in missing:
+            old = older.get(entry.name)
+            if old is None or not old.version < entry.version:
+                continue
+            if self._statedir.read_manifest(old.version, layout.manifest_name(entry.name)) is None:
+                continue
+            downloads.append(
+                Download(
+                    self._content(layout.manifest_delta(entry.version, entry.name, old.version)),
+                    layout.cached_manifest_delta_name(entry.name, old.version, entry.version),
+                    self._fetcher.limits.manifest_bytes,
+                    (old, entry),
+                )
+            )
+
+        def on_file(download: Download) -> None:
+            old, entry = download.key
+            try:
+                before = self._statedir.read_manifest(old.version, layout.manifest_name(entry.name)) or b""
+                with directory.open_file(download.name) as file:
+                    data, _ = delta.apply(before, file.read(), limit=MANIFEST_BYTES_LIMIT)
+                found[entry.name] = self._accept(entry, data)
+            except FormatError as error:
+                self._report.verbose(f"{download.url} is not used: {error}")
+            finally:
+                directory.unlink(download.name)
+
+        for failure in self._fetcher.get_all(downloads, directory, on_file=on_file, retry=False):
+            self._report.debug(f"no manifest delta: {failure.error}")
+
+    def _fetch_whole(
+        self, missing: list[Entry], directory: Directory, found: dict[str, Manifest], *, last: bool
+    ) -> None:
+        """Fetch manifests; content that is wrong is left for another time, or raised if this is the last one."""
+        downloads = [
+            Download(
+                self._content(layout.manifest_tar(entry.version, entry.name)),
+                f"{entry.version}-{layout.manifest_name(entry.name)}.tar",
+                self._fetcher.limits.manifest_bytes,
+                entry,
+            )
+            for entry in missing
+        ]
+
+        def on_file(download: Download) -> None:
+            entry: Entry = download.key
+            try:
+                with directory.open_file(download.name) as file:
+                    data = archive.read_manifest_tar(file, entry.name)[layout.manifest_name(entry.name)]
+                found[entry.name] = self._accept(entry, data)
+            except FormatError as error:
+                message = f"the manifest of bundle {entry.name} ({download.url}) cannot be used: {error}"
+                if last:
+                    raise ManifestError(message, hint="the server's content is broken; nothing was changed") from error
+                self._report.warning(f"{message}; fetching it again")
+            finally:
+                directory.unlink(download.name)
+
+        failures = self._fetcher.get_all(downloads, directory, on_file=on_file)
+        if failures:
+            raise _worst(failure.error for failure in failures)
+
+    def _accept(self, entry: Entry, data: bytes) -> Manifest:
+        manifest = self._verified(entry, data)
+        self._statedir.write_manifest(entry.version, layout.manifest_name(entry.name), data)
+        return manifest
+
+    def _verified(self, entry: Entry, data: bytes) -> Manifest:
+        if filehash.hash_content(_MANIFEST_MODE, 0, 0, data) != entry.hash:
+            raise ManifestError(f"it does not have the hash {entry.hash} that the signed manifest gives")
+        manifest = parse(data, name=entry.name, levels=self._levels)
+        if manifest.version != entry.version:
+            raise ManifestError(f"it is of version {manifest.version} instead of {entry.version}")
+        return manifest
+
+    def _content(self, name: str) -> str:
+        return f"{self._settings.content_url}/{name}"
+
+    # -- for others ------------------------------------------------------------------------------------------------
+
+    def copy_mom(self, version: int, root: Path) -> None:
+        """Leave a copy of a cached MoM where the shell completion of ordinary users finds it (section 5.2).
+
+        /var/tmp is everybody's: only a directory of our own is written to. Nobody depends on the copy, so that it
+        cannot be made is no error.
+        """
+        data = self._statedir.read_manifest(version, _MOM_FILE)
+        if data is None:
+            return
+        try:
+            with Directory.open(root) as top, top.descend(_COPY_DIRECTORY) as parent:
+                with suppress(FileExistsError):
+                    parent.make_directory(_COPY_NAME, mode=0o755)
+                with parent.descend(_COPY_NAME) as directory:
+                    status = os.fstat(directory.fd)
+                    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+                        return
+                    temporary = f".{_MOM_FILE}.new"
+                    directory.remove_tree(temporary)
+                    directory.write_file(temporary, [data], mode=0o644)
+                    directory.rename(temporary, _MOM_FILE)
+        except (OSError, ProjectError) as error:
+            self._report.debug(f"no copy of the manifest in {root}/{_COPY_DIRECTORY}: {error}")
+
+
+def parse_version(data: bytes, source: str) -> int:
+    """The version in the first line of a version file, which may be followed by older ones. Raises ServerError."""
+    lines = data.decode("latin-1").split("\n", 1)
+    text = lines[0].strip()
+    if text.isascii() and text.isdigit() and len(text) <= 10 and 0 < int(text) <= VERSION_LIMIT:
+        return int(text)
+    raise ServerError(f"{source} does not contain a version number", hint="check the version URL")
+
+
+def _entries(mom: Manifest) -> dict[str, Entry]:
+    return {entry.name: entry for entry in mom.entries if entry.is_present}
+
+
+def _unknown(name: str, mom: Manifest) -> UnknownBundleError:
+    return UnknownBundleError(
+        f"there is no bundle {name} in version {mom.version}", hint="list them with: swupd bundle-list --all"
+    )
+
+
+def _server_error(error: DownloadError) -> ServerError:
+    """The same error, about the server instead of about an object of it."""
+    return ServerError(str(error), hint=error.hint)
+
+
+def _worst(errors: Iterable[ProjectError]) -> ProjectError:
+    """Of several errors the one that says most: what a server does not have says least."""
+    collected = list(errors)
+    return next((error for error in collected if not isinstance(error, NotOnServerError)), collected[0])

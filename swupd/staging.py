@@ -1,0 +1,277 @@
+"""Objects that a plan needs -> verified objects in the state directory, by the cheapest way (specification, 4.4, 5.7).
+
+The order: what an earlier run left, packs (whole objects, and deltas against files of the root), fullfiles.
+
+What it guarantees:
+
+* After `stage` every object that the entries need is `staged/<hash>`, with its owner, mode and content, and its hash
+  was computed in this run: before it was written, or anew if it was there already. Nothing else gets that name.
+* Nothing of the root changes. Its files are read for deltas, through directory descriptors without following links.
+* Packs, deltas and what an earlier run left are opportunities: whatever is wrong with one of them is told, and the
+  objects come by the next way. Of a damaged pack everything up to the damage is used.
+* A fullfile that is not what it should be is fetched once more past all caches; if it is still wrong or cannot be had,
+  DownloadError names path, hash and URL. A full disk is a DiskSpaceError. What was staged stays for the next run.
+
+Crash rules: an object may be half written under its name after a crash, which the next run finds by its hash. A pack's
+marker (`pack-…tar`, empty) says that its objects are staged; so `release`, which takes objects away after they were
+installed, removes the markers first.
+
+Downloads run in the threads of the fetcher, packs are unpacked while others arrive, on all cores.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from swupd.errors import (
+    ArchiveError,
+    DiskSpaceError,
+    DownloadError,
+    NotOnServerError,
+    NotRootError,
+    ProjectError,
+    StateDirectoryError,
+)
+from swupd.fetch import Download, Fetcher
+from swupd.formats import layout
+from swupd.formats.archive import read_fullfile
+from swupd.formats.filehash import hash_paths
+from swupd.formats.manifest import Entry
+from swupd.fs import Directory
+from swupd.plan import FileList, PackNeed
+from swupd.report import Report
+from swupd.statedir import StateDir
+from swupd.unpack import UNFINISHED, Unpacker, write_object
+
+_PACK_PREFIX = "pack-"
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+@dataclass
+class StageResult:
+    """Where the objects came from; numbers of objects, except `packs`."""
+
+    reused: int = 0
+    packs: int = 0
+    from_packs: int = 0
+    from_deltas: int = 0
+    fullfiles: int = 0
+
+    @property
+    def objects(self) -> int:
+        return self.reused + self.from_packs + self.from_deltas + self.fullfiles
+
+
+class Stager:
+    """Fills the staged directory of one state directory. Close it, or use it in a `with` statement.
+
+    step: told the name (as in the JSON stream, section 6.7) and a text for people when a part of the work begins.
+    """
+
+    def __init__(
+        self,
+        statedir: StateDir,
+        content_url: str,
+        fetcher: Fetcher,
+        root: Directory,
+        report: Report,
+        *,
+        step: Callable[[str, str], None] | None = None,
+    ) -> None:
+        self._statedir = statedir
+        self._content_url = content_url.rstrip("/")
+        self._fetcher = fetcher
+        self._root = root
+        self._report = report
+        self._step = step or report.step
+        self._missing: dict[str, Entry] = {}
+        self._result = StageResult()
+        self.staged = Directory.open(statedir.staged)
+        """What the installer reads from."""
+        try:
+            self._download = Directory.open(statedir.download)
+        except BaseException:
+            self.staged.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.staged.close()
+        self._download.close()
+
+    def stage(
+        self, entries: Iterable[Entry], *, packs: Sequence[PackNeed] = (), current: FileList | None = None
+    ) -> StageResult:
+        """Get the objects of all `entries`. `current` are the files that the root has now, for deltas.
+
+        Raises DownloadError, DiskSpaceError, NotRootError and StateDirectoryError.
+        """
+        self._result = StageResult()
+        self._missing = {}
+        urls: dict[str, dict[int, None]] = {}
+        for entry in entries:
+            self._missing.setdefault(entry.hash, entry)
+            urls.setdefault(entry.hash, {})[entry.version] = None
+        try:
+            self._reuse()
+            self._unpack_packs(packs, current or {})
+            self._fetch_fullfiles({file_hash: sorted(versions) for file_hash, versions in urls.items()})
+        except OSError as error:
+            raise _failure(error, self._statedir) from error
+        return self._result
+
+    def release(self, entries: Iterable[Entry]) -> None:
+        """The root has these objects now; take them away here, so that it shares no inode with the cache."""
+        try:
+            with Directory.open(self._statedir.content) as content:
+                for name in content.names():
+                    if name.startswith(_PACK_PREFIX):
+                        content.unlink(name)
+            for file_hash in {entry.hash for entry in entries}:
+                self.staged.remove_tree(file_hash)
+        except OSError as error:
+            raise _failure(error, self._statedir) from error
+
+    # -- what an earlier run left ----------------------------------------------------------------------------------
+
+    def _reuse(self) -> None:
+        self._step("validate_fullfiles", "Looking for objects that are staged already")
+        names = self.staged.names()
+        for name in names:
+            if name.endswith(UNFINISHED):
+                self.staged.remove_tree(name)
+        there = [name for name in names if name in self._missing]
+        for name, found in zip(there, hash_paths([f"{self._statedir.staged}/{n}" for n in there]), strict=True):
+            if found == name:
+                del self._missing[name]
+                self._result.reused += 1
+            else:
+                self._report.verbose(f"the staged object {name} is damaged; it is fetched again")
+                self.staged.remove_tree(name)
+
+    # -- packs and deltas ------------------------------------------------------------------------------------------
+
+    def _unpack_packs(self, packs: Sequence[PackNeed], current: FileList) -> None:
+        downloads = []
+        for need in packs:
+            marker = layout.pack_marker(need.bundle, need.from_version, need.to_version)
+            if need.hashes.isdisjoint(self._missing) or (self._statedir.content / marker).exists():
+                continue
+            url = self._url(layout.pack(need.to_version, need.bundle, need.from_version))
+            downloads.append(Download(url, marker, self._fetcher.limits.pack_bytes, need))
+        if not downloads:
+            return
+        self._step("download_packs", f"Downloading packs for {len(downloads)} bundles")
+
+        def arrived(download: Download) -> None:
+            with self._download.open_file(download.name) as source:
+                whole = unpacker.unpack(source, download.key.bundle)
+            self._download.unlink(download.name)
+            if whole:
+                self._result.packs += 1
+                with Directory.open(self._statedir.content) as content:
+                    content.remove_tree(download.name)
+                    content.write_file(download.name, [])
+
+        with Unpacker(self.staged, self._missing, self._root, current, self._report) as unpacker:
+            failures = self._fetcher.get_all(downloads, self._download, on_file=arrived)
+        self._result.from_packs = unpacker.from_packs
+        self._result.from_deltas = unpacker.from_deltas
+        for failure in failures:
+            bundle = failure.download.key.bundle
+            if isinstance(failure.error, NotOnServerError):
+                self._report.verbose(f"the server has no pack for {bundle}")
+            else:
+                self._report.warning(f"the pack for {bundle} could not be downloaded: {failure.error}")
+
+    # -- fullfiles -------------------------------------------------------------------------------------------------
+
+    def _fetch_fullfiles(self, versions: dict[str, list[int]]) -> None:
+        """Download what is still missing; an object that several versions have may come from any of them."""
+        if not self._missing:
+            return
+        self._step("download_fullfiles", f"Downloading {len(self._missing)} single files")
+        attempt, limit = 0, self._fetcher.limits.object_bytes
+        problems: dict[str, Download] = {}
+        reasons: dict[str, ProjectError] = {}
+
+        def arrived(download: Download) -> None:
+            try:
+                with self._download.open_file(download.name) as source:
+                    self._write_fullfile(source, download.key)
+            except ArchiveError as error:
+                problems[download.key] = download
+                reasons[download.key] = error
+            self._download.unlink(download.name)
+
+        while True:
+            downloads = [
+                Download(self._url(layout.fullfile(versions[name][attempt], name)), f"{name}.tar", limit, name)
+                for name in self._missing
+                if attempt < len(versions[name])
+            ]
+            if not downloads:
+                break
+            for failure in self._fetcher.get_all(downloads, self._download, on_file=arrived):
+                problems[failure.download.key] = failure.download
+                reasons[failure.download.key] = failure.error
+            attempt += 1
+        for file_hash in [name for name in self._missing if isinstance(reasons[name], ArchiveError)]:
+            self._fetch_again(problems[file_hash], reasons)
+        if self._missing:
+            raise self._not_to_be_had(problems, reasons)
+
+    def _fetch_again(self, download: Download, reasons: dict[str, ProjectError]) -> None:
+        """A damaged object may come from a damaged cache on the way."""
+        self._report.verbose(f"{download.url} is damaged, trying once more: {reasons[download.key]}")
+        try:
+            data = self._fetcher.get(download.url, limit=download.limit, uncached=True)
+            self._write_fullfile(BytesIO(data), download.key)
+        except (ArchiveError, DownloadError) as error:
+            reasons[download.key] = error
+
+    def _write_fullfile(self, source: BinaryIO, file_hash: str) -> None:
+        write_object(self.staged, file_hash, *read_fullfile(source, file_hash))
+        del self._missing[file_hash]
+        self._result.fullfiles += 1
+
+    def _not_to_be_had(self, problems: dict[str, Download], reasons: dict[str, ProjectError]) -> DownloadError:
+        file_hash, entry = next(iter(self._missing.items()))
+        reason = reasons[file_hash]
+        more = f" (and {len(self._missing) - 1} more files)" if len(self._missing) > 1 else ""
+        damaged = "the content on the server is damaged: tell its publisher"
+        return DownloadError(
+            f"cannot get {entry.name} ({file_hash}) from {problems[file_hash].url}: {reason}{more}",
+            hint=damaged if isinstance(reason, ArchiveError) else reason.hint or "try again later",
+        )
+
+    def _url(self, name: str) -> str:
+        return f"{self._content_url}/{name}"
+
+
+def _failure(error: OSError, statedir: StateDir) -> ProjectError:
+    """What the system refused while objects were written."""
+    if error.errno in _NO_SPACE:
+        return DiskSpaceError(
+            f"no space left in {statedir.content} while staging; nothing on the system was changed",
+            hint="make room on that file system and run the command again: what was downloaded is kept",
+        )
+    if error.errno == errno.EPERM and os.geteuid() != 0:
+        return NotRootError("staged files cannot be given their owners", hint="run this as root")
+    return StateDirectoryError(
+        f"cannot stage files in {statedir.content}: {error.strerror or error}",
+        hint="check the directory and its file system; nothing on the system was changed",
+    )

@@ -1,0 +1,111 @@
+"""Changes below directory descriptors."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from swupd.errors import UnsafePathError
+from swupd.fs import Directory, components, replace_file
+
+
+@pytest.fixture
+def top(tmp_path: Path) -> Iterator[Directory]:
+    with Directory.open(tmp_path) as directory:
+        yield directory
+
+
+def test_descending_walks_real_directories(top: Directory, tmp_path: Path) -> None:
+    (tmp_path / "usr/lib").mkdir(parents=True)
+    (tmp_path / "usr/lib/file").write_text("x")
+    with top.descend("/usr//lib/") as below:
+        assert below.names() == ["file"]
+
+
+def test_a_link_on_the_way_is_refused(top: Directory, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    with pytest.raises(UnsafePathError, match="link is a symbolic link"):
+        top.descend("link")
+
+
+def test_a_file_on_the_way_is_an_ordinary_error(top: Directory, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        top.descend("file")
+
+
+@pytest.mark.parametrize("path", ["..", "a/../b", "/../etc"])
+def test_dots_that_lead_out_are_refused(path: str) -> None:
+    with pytest.raises(UnsafePathError):
+        components(path)
+
+
+def test_a_file_is_created_with_exact_mode_whatever_the_umask(top: Directory, tmp_path: Path) -> None:
+    old = os.umask(0o077)
+    try:
+        top.write_file("f", [b"a", b"b"], mode=0o4755)
+    finally:
+        os.umask(old)
+    assert (tmp_path / "f").read_bytes() == b"ab"
+    assert stat.S_IMODE((tmp_path / "f").lstat().st_mode) == 0o4755
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="changing owners needs root")
+def test_owners_are_set_and_do_not_clear_setuid(top: Directory, tmp_path: Path) -> None:
+    top.write_file("f", [], mode=0o6755, owner=(12, 34))
+    top.make_link("l", "f", owner=(12, 34))
+    top.make_directory("d", mode=0o2755, owner=(12, 34))
+    for name in "fld":
+        assert (tmp_path / name).lstat().st_uid == 12
+    assert stat.S_IMODE((tmp_path / "f").lstat().st_mode) == 0o6755
+    assert stat.S_IMODE((tmp_path / "d").lstat().st_mode) == 0o2755
+
+
+def test_an_existing_name_is_never_written_through(top: Directory, tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "f").symlink_to("victim")
+    with pytest.raises(FileExistsError):
+        top.write_file("f", [b"evil"])
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+def test_a_failed_write_leaves_nothing(top: Directory) -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"half"
+        raise OSError("the source went away")
+
+    with pytest.raises(OSError, match="went away"):
+        top.write_file("f", broken())
+    assert top.names() == []
+
+
+def test_only_regular_files_are_opened(top: Directory, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to("fifo")
+    for name in ("fifo", "link"):
+        with pytest.raises(UnsafePathError):
+            top.open_file(name)
+
+
+def test_removing_a_tree_does_not_follow_links(top: Directory, tmp_path: Path) -> None:
+    (tmp_path / "keep").mkdir()
+    (tmp_path / "keep/file").touch()
+    (tmp_path / "tree/deep").mkdir(parents=True)
+    (tmp_path / "tree/deep/link").symlink_to("../../keep")
+    top.remove_tree("tree")
+    top.remove_tree("not there")
+    assert top.names() == ["keep"]
+    assert (tmp_path / "keep/file").exists()
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    target = tmp_path / "latest"
+    replace_file(target, b"10")
+    replace_file(target, b"20")
+    assert target.read_bytes() == b"20"
+    assert [p.name for p in tmp_path.iterdir()] == ["latest"]

@@ -1,0 +1,94 @@
+"""The faces of the report."""
+
+from __future__ import annotations
+
+import io
+import json
+
+from swupd.errors import UsageError
+from swupd.report import JsonReport, TextReport, show_error
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def texts(**options: bool) -> tuple[TextReport, io.StringIO, io.StringIO]:
+    out, err = io.StringIO(), io.StringIO()
+    return TextReport(out=out, err=err, **options), out, err
+
+
+def speak(report: TextReport | JsonReport) -> None:
+    report.start("update")
+    report.answer("answer")
+    report.info("info")
+    report.verbose("verbose")
+    report.debug("debug")
+    report.warning("careful")
+    report.error("broken", "mend it")
+    report.end(0)
+
+
+def test_plain_text_shows_answers_and_information() -> None:
+    report, out, err = texts()
+    speak(report)
+    assert out.getvalue() == "answer\ninfo\n"
+    assert err.getvalue() == "Warning: careful\nError: broken\nHint: mend it\n"
+
+
+def test_quiet_shows_only_the_answer_and_errors() -> None:
+    report, out, err = texts(quiet=True)
+    speak(report)
+    assert out.getvalue() == "answer\n"
+    assert err.getvalue() == "Error: broken\nHint: mend it\n"
+
+
+def test_debug_wins_over_quiet() -> None:
+    report, out, _ = texts(quiet=True, debug=True)
+    speak(report)
+    assert "Debug: " in out.getvalue()
+    assert "verbose" in out.getvalue()
+
+
+def test_progress_appears_only_on_a_terminal() -> None:
+    plain = io.StringIO()
+    screen = Terminal()
+    for stream in (plain, screen):
+        report = TextReport(out=stream)
+        report.step("download_packs", "Downloading packs")
+        report.progress(1, 2)
+        report.progress(2, 2)
+    assert plain.getvalue() == "Downloading packs\n"
+    assert "100% Downloading packs\n" in screen.getvalue()
+
+
+def test_a_name_that_is_no_text_is_still_shown() -> None:
+    report, out, _ = texts()
+    report.answer(b"/usr/\xff".decode("utf-8", "surrogateescape"))
+    assert out.getvalue() == "/usr/\ufffd\n"
+
+
+def test_the_json_stream_is_one_valid_array_with_an_object_a_line() -> None:
+    out = io.StringIO()
+    report = JsonReport(out)
+    report.info("before the start: dropped")
+    report.start("update")
+    report.step("load_manifests", "Loading", 1, 10)
+    report.progress(5, 10)
+    report.warning('quotes " and back\\slash\tand\nlines')
+    report.info("")
+    report.end(3)
+    records = json.loads(out.getvalue())
+    assert records[0] == {"type": "start", "section": "update"}
+    assert records[1]["stepDescription"] == "load_manifests"
+    assert [r["stepCompletion"] for r in records[1:3]] == [-1, 50]
+    assert records[3] == {"type": "warning", "msg": 'quotes " and back\\slash\tand lines'}
+    assert records[4] == {"type": "end", "section": "update", "status": 3}
+    assert len(out.getvalue().splitlines()) == len(records) + 2
+
+
+def test_an_error_is_shown_with_its_hint() -> None:
+    report, _, err = texts()
+    show_error(report, UsageError("no such option", hint="see --help"))
+    assert err.getvalue() == "Error: no such option\nHint: see --help\n"

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+from swupd.errors import LockedError, NotRootError, UsageError
+from swupd.report import TextReport
+from swupd.session import exclusive, reading
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="an exclusive session needs root")
+
+
+@pytest.fixture
+def args(tmp_path: Path) -> Namespace:
+    return Namespace(
+        path=tmp_path / "root",
+        statedir=tmp_path / "state",
+        url="https://example.org",
+        nosigcheck=True,
+        ignore_time=True,
+    )
+
+
+def test_a_reading_session_makes_nothing(args: Namespace, tmp_path: Path) -> None:
+    with reading(args, TextReport()) as session:
+        assert session.system.installed_bundles() == {"os-core"}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_that_replace_urls_are_warned_of(args: Namespace, capsys: pytest.CaptureFixture[str]) -> None:
+    with reading(args, TextReport()):
+        pass
+    assert "https://example.org is used instead" in capsys.readouterr().err
+
+
+def test_a_server_without_a_url_is_a_mistake_of_the_user(args: Namespace) -> None:
+    args.url = None
+    with reading(args, TextReport()) as session, pytest.raises(UsageError, match="version URL is not known"):
+        _ = session.server
+
+
+@needs_root
+def test_two_exclusive_sessions_exclude_each_other(args: Namespace) -> None:
+    with exclusive(args, TextReport()):
+        child = os.fork()
+        if child == 0:
+            try:
+                with exclusive(args, TextReport()):
+                    os._exit(1)
+            except LockedError:
+                os._exit(0)
+            finally:
+                os._exit(2)
+        assert os.waitpid(child, 0)[1] == 0
+    with exclusive(args, TextReport()):
+        pass
+
+
+@needs_root
+def test_the_first_session_counts_all_installed_bundles_as_asked_for(args: Namespace) -> None:
+    markers = args.path / "usr/share/clear/bundles"
+    markers.mkdir(parents=True)
+    (markers / "editors").touch()
+    with exclusive(args, TextReport()) as session:
+        assert session.system.tracked() == {"editors"}
+
+
+@needs_root
+def test_a_session_without_the_network_needs_no_certificate(args: Namespace) -> None:
+    args.nosigcheck = False
+    args.certpath = Path("/nonexistent")
+    with exclusive(args, TextReport(), network=False) as session:
+        assert session.statedir.staged.is_dir()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root is what is missing here")
+def test_an_exclusive_session_needs_root(args: Namespace, tmp_path: Path) -> None:
+    with pytest.raises(NotRootError), exclusive(args, TextReport()):
+        pass
+    assert list(tmp_path.iterdir()) == []
