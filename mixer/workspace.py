@@ -33,6 +33,7 @@ MAX_VERSION = 2**31 - 1
 
 MAX_FORMAT = 999
 DEFAULT_FORMAT = 30
+"""Of a new mix: the first in which manifests have every header line and flag (also-add, experimental, minversion)."""
 _MAX_STATE_BYTES = 64 * 1024
 _RESTORE = "restore it, or remove it to have it made anew"
 

@@ -93,19 +93,25 @@ class Server:
     def _version_file(self, name: str, limit: int) -> int:
         url = f"{self._settings.version_url}/{name}"
         data = self._small_file(url, limit)
-        if self._settings.check_latest_signature:
-            try:
-                der = self._fetcher.get(
-                    layout.signature(url), limit=self._fetcher.limits.signature_bytes, uncached=True
-                )
-            except NotOnServerError as error:
-                raise SignatureError(f"{url} has no signature", hint="the server or its content is broken") from error
-            except DownloadError as error:
-                raise _server_error(error) from error
-            self._verifier.verify(data, der, what=url, tolerate_expired=True)
-        else:
+        if not self._settings.check_latest_signature:
             self._verifier.skip(url)
+            return parse_version(data, url)
+        try:
+            self._check_version_file(url, data)
+        except SignatureError:
+            # A publisher replaces the two files one after the other: we may have got one of each.
+            data = self._small_file(url, limit)
+            self._check_version_file(url, data)
         return parse_version(data, url)
+
+    def _check_version_file(self, url: str, data: bytes) -> None:
+        try:
+            der = self._fetcher.get(layout.signature(url), limit=self._fetcher.limits.signature_bytes, uncached=True)
+        except NotOnServerError as error:
+            raise SignatureError(f"{url} has no signature", hint="the server or its content is broken") from error
+        except DownloadError as error:
+            raise _server_error(error) from error
+        self._verifier.verify(data, der, what=url, tolerate_expired=True)
 
     def _small_file(self, url: str, limit: int) -> bytes:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from mixer.workspace import Workspace
 from swupd.report import Report
@@ -35,8 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(workspace: Workspace, args: argparse.Namespace, report: Report) -> int:
+    from mixer import config
     from mixer.serve import serve
 
     workspace.require()
-    serve(workspace.www, report, bind=args.bind, port=args.port)
+    certificate = config.load(workspace, os.environ).certificate
+    serve(workspace.www, report, bind=args.bind, port=args.port, certificate=certificate)
     return 0

@@ -133,3 +133,15 @@ def test_a_pack_is_published_as_a_hard_link(cache: PackCache, job: PackJob, tmp_
 
     assert (tmp_path / "published.tar").stat().st_size == size
     assert (tmp_path / "published.tar").samefile(cache.path(job))
+
+
+def test_the_bytes_of_a_pack_do_not_depend_on_the_number_of_threads(
+    tmp_path: Path, store: ContentStore, job: PackJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mixer.packs.JOB_BYTES", 512 << 10)
+    made = []
+    for workers in (1, 2, 3):
+        cache = PackCache(tmp_path / f"packs-{workers}", store)
+        cache.make([job], TextReport(), workers=workers)
+        made.append(cache.path(job).read_bytes())
+    assert made[0] == made[1] == made[2]

@@ -46,7 +46,7 @@ def test_without_last_version_nothing_was_published(workspace: Workspace) -> Non
 
 
 def test_a_lost_state_follows_from_what_was_published(workspace: Workspace) -> None:
-    assert workspace.state() == State(1, 0)
+    assert workspace.state() == State(30, 0)
     workspace.set_last_version(20)
     workspace.published(20).mkdir(parents=True)
     (workspace.published(20) / "format").write_text("7")

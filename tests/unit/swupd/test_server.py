@@ -247,6 +247,24 @@ def test_a_version_file_that_was_changed_is_refused(tree: Tree, client: Client) 
         client.server.latest_version()
 
 
+def test_a_version_file_that_is_being_replaced_is_asked_for_again(
+    tree: Tree, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.publish_latest(b"30\n")
+    new = tree.path("version/format30/latest.sig").read_bytes()
+    tree.publish_latest(b"20\n")
+    tree.write("version/format30/latest.sig", new)
+    get = client.fetcher.get
+
+    def get_while_publishing(url: str, **options: Any) -> bytes:
+        data = get(url, **options)
+        tree.write("version/format30/latest", b"30\n")
+        return data
+
+    monkeypatch.setattr(client.fetcher, "get", get_while_publishing)
+    assert client.server.latest_version() == 30
+
+
 def test_a_version_file_without_a_signature_is_refused(tree: Tree, client: Client) -> None:
     tree.write("version/format30/latest", b"20\n")
     with pytest.raises(SignatureError, match="has no signature"):

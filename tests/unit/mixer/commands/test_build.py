@@ -55,7 +55,7 @@ def test_a_prepared_root_becomes_a_published_version(prepared: Workspace, capsys
 
 def test_increment_goes_on_to_the_next_version(prepared: Workspace) -> None:
     assert build(prepared, "all", "--no-signing", "--increment") == 0
-    assert (prepared.mix_version(), prepared.state()) == (20, State(1, 10))
+    assert (prepared.mix_version(), prepared.state()) == (20, State(30, 10))
     assert not (prepared.published(10) / "Manifest.MoM.sig").exists()
 
 

@@ -26,7 +26,7 @@ def test_a_new_workspace_is_ready_to_be_built(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "mix")
     config = load(workspace, {})
     assert isinstance(config.source, AptSource)
-    assert (workspace.mix_version(), workspace.last_version(), workspace.state()) == (10, 0, State(1, 0))
+    assert (workspace.mix_version(), workspace.last_version(), workspace.state()) == (10, 0, State(30, 0))
     assert list(BundleSet.load(workspace, config)) == ["os-core", "os-core-update"]
 
 

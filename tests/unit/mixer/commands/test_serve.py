@@ -24,7 +24,7 @@ def test_the_published_tree_is_served(prepared: Workspace) -> None:
         try:
             assert server.stdout is not None
             url = next(match[0] for line in server.stdout if (match := re.search(r"http://127\.0\.0\.1:\d+", line)))
-            assert requests.get(f"{url}/10/format", timeout=10).text == "1"
+            assert requests.get(f"{url}/10/format", timeout=10).text == "30"
         finally:
             server.send_signal(signal.SIGTERM)
         assert server.wait(timeout=10) == 0

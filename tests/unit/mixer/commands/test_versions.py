@@ -25,12 +25,12 @@ def test_versions_are_shown(workspace: Workspace, capsys: pytest.CaptureFixture[
     workspace.set_mix_version(30)
     workspace.set_last_version(20)
     assert versions(workspace) == 0
-    assert capsys.readouterr().out == "mix version     30\nprevious        0\nlast published  20\nformat          1\n"
+    assert capsys.readouterr().out == "mix version     30\nprevious        0\nlast published  20\nformat          30\n"
 
 
 def test_scripts_get_json(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     assert versions(workspace, "--json") == 0
-    assert json.loads(capsys.readouterr().out) == {"mix_version": 10, "previous": 0, "last_published": 0, "format": 1}
+    assert json.loads(capsys.readouterr().out) == {"mix_version": 10, "previous": 0, "last_published": 0, "format": 30}
 
 
 def test_update_goes_on_by_ten_and_compares_with_the_last_published_version(workspace: Workspace) -> None:
