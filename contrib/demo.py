@@ -86,7 +86,7 @@ class Demo:
     def swupd(self, url: str, *arguments: str, name: str = "", expect: int = 0, note: str = "") -> str:
         started = time.monotonic()
         options = ["--path", str(self.root), "--statedir", str(self.directory / "state"), "--url", url]
-        options += ["--certpath", str(self.mix / "Swupd_Root.pem"), "--allow-insecure-http", "--ignore-time"]
+        options += ["--certpath", str(self.mix / "Swupd_Root.pem"), "--allow-insecure-http"]
         text = run(["swupd", *arguments, *options], expect=expect)
         if name:
             found = re.search(r"([\d,]+) bytes downloaded", text)

@@ -91,7 +91,7 @@ def mix(nginx: tuple[str, Path]) -> Path:
     (mix / "definitions").mkdir(parents=True)
     for name, text in DEFINITIONS.items():
         (mix / "definitions" / name).write_text(text)
-    run(*mixer, "init", "--mix-version", "10", "--format", "1")
+    run(*mixer, "init", "--mix-version", "10", "--bundles", mix / "definitions")
     (mix / "builder.yaml").write_text(BUILDER.format(url=url, suites="bookworm"))
     (mix / "mixbundles").write_text("os-core\nos-core-update\nshell-tools\nold-tools\n")
     run(*mixer, "build", "all")
@@ -115,7 +115,7 @@ def test_a_mix_of_real_packages_is_installed_updated_and_repaired(
     root = tmp_path / "root"
     root.mkdir()
     common = ["--path", root, "--statedir", tmp_path / "state", "--certpath", mix / "Swupd_Root.pem"]
-    common += ["--url", url, "--allow-insecure-http", "--ignore-time", "--format", "1"]
+    common += ["--url", url, "--allow-insecure-http"]
 
     def swupd(command: str, *arguments: str | Path, expect: int = 0) -> str:
         return run(PROGRAMS / "swupd", command, *arguments, *common, expect=expect)
