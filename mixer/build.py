@@ -13,7 +13,6 @@ and packs come from the content store, and signatures that are valid stay. Only 
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -35,6 +34,7 @@ from mixer.store import Draft, NothingPublished, PublishedTree, PublishedVersion
 from mixer.table import table
 from mixer.workspace import State, Workspace
 from swupd import __version__
+from swupd.errors import is_disk_full
 from swupd.formats import archive, layout
 from swupd.formats.manifest import TIMESTAMP_LIMIT
 from swupd.report import Report
@@ -48,8 +48,6 @@ SHOWN_PATHS = 3
 """How many paths a warning names."""
 
 STEPS = 5
-
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True)
@@ -134,7 +132,7 @@ def _working(workspace: Workspace) -> Iterator[None]:
             raise BuildError(
                 f"the build could not go on: {error.strerror or error}{place}",
                 hint="free some space and build again: what is compressed already is kept"
-                if error.errno in _FULL
+                if is_disk_full(error)
                 else "repair the cause and build again",
             ) from error
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol, TextIO, cast
 
 from swupd import __version__
 from swupd.commands.global_options import add_global_options
-from swupd.errors import ExitCode, ProjectError, UsageError
+from swupd.errors import ExitCode, ProjectError, UsageError, is_disk_full
 from swupd.report import JsonReport, Report, TextReport, show_error
 from swupd.timings import TimedReport
 
@@ -48,7 +48,6 @@ _WITHOUT_GLOBAL_OPTIONS = frozenset({"hashdump"})
 _SIGNALLED = 128
 """Exit status after a signal, without the signal's number, as shells have it."""
 _HELP_WIDTH = 110
-_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NOT_WRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EFBIG})
 
 
@@ -332,7 +331,7 @@ def _describe(error: OSError) -> str:
 
 
 def _advice(error: OSError) -> str:
-    if error.errno in _DISK_FULL:
+    if is_disk_full(error):
         return "free some space, or move the cache with --cachedir"
     if error.errno in _NOT_WRITABLE:
         return "check permissions and whether the file system is writable"
@@ -340,7 +339,7 @@ def _advice(error: OSError) -> str:
 
 
 def _status(error: OSError) -> ExitCode:
-    if error.errno in _DISK_FULL:
+    if is_disk_full(error):
         return ExitCode.DISK_SPACE
     if error.errno == errno.ENOMEM:
         return ExitCode.OUT_OF_MEMORY

@@ -35,6 +35,7 @@ An error says what happened, to which path, bundle or URL, in `str(error)`, and 
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
 
 
@@ -193,3 +194,8 @@ class CommandError(ProjectError):
 
 class IncompleteError(ProjectError):
     exit_code = ExitCode.INCOMPLETE
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether a call failed for want of space, of the file system or of somebody's quota."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)

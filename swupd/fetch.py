@@ -18,7 +18,6 @@ must not use one name.
 
 from __future__ import annotations
 
-import errno
 import os
 import random
 import stat
@@ -32,7 +31,14 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from swupd.errors import DiskSpaceError, DownloadError, NotOnServerError, ProjectError, StateDirectoryError
+from swupd.errors import (
+    DiskSpaceError,
+    DownloadError,
+    NotOnServerError,
+    ProjectError,
+    StateDirectoryError,
+    is_disk_full,
+)
 from swupd.fs import Directory
 from swupd.report import Report
 from swupd.settings import Settings
@@ -366,7 +372,7 @@ def _too_large(url: str, limit: int) -> DownloadError:
 
 
 def _write_failure(directory: Directory, name: str, transfer: _Transfer, error: OSError) -> ProjectError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_disk_full(error):
         return DiskSpaceError(
             f"the disk is full: cannot write {transfer.length or transfer.received} bytes to {directory.path}",
             hint="free some space, or choose another directory with --cachedir",

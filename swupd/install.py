@@ -22,7 +22,6 @@ Not for use by several threads at the same time.
 
 from __future__ import annotations
 
-import errno
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,7 +30,7 @@ from types import FrameType
 from typing import NamedTuple
 
 from swupd.changes import Commit, Failure
-from swupd.errors import DiskSpaceError, InstallError, UnsafePathError
+from swupd.errors import DiskSpaceError, InstallError, UnsafePathError, is_disk_full
 from swupd.formats.manifest import Entry
 from swupd.fs import Directory
 from swupd.plan import removal_order, tree_order
@@ -40,7 +39,6 @@ from swupd.report import Report
 
 _SHOWN_FAILURES = 3
 _PROGRESS_EVERY = 256
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 _END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -145,7 +143,7 @@ class Installer:
 
 
 def _nothing_changed(error: OSError, root: str) -> InstallError | DiskSpaceError:
-    if error.errno in _NO_SPACE:
+    if is_disk_full(error):
         return DiskSpaceError(
             f"no space left below {root}; nothing was changed",
             hint="make room on that file system and run the command again: what was downloaded is kept",

@@ -37,6 +37,7 @@ from swupd.errors import (
     NotRootError,
     ProjectError,
     StateDirectoryError,
+    is_disk_full,
 )
 from swupd.fetch import Download, Fetcher
 from swupd.formats import layout
@@ -50,7 +51,6 @@ from swupd.statedir import StateDir
 from swupd.unpack import UNFINISHED, Unpacker, write_object
 
 _PACK_PREFIX = "pack-"
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass
@@ -264,7 +264,7 @@ class Stager:
 
 def _failure(error: OSError, statedir: StateDir) -> ProjectError:
     """What the system refused while objects were written."""
-    if error.errno in _NO_SPACE:
+    if is_disk_full(error):
         return DiskSpaceError(
             f"no space left in {statedir.content} while staging; nothing on the system was changed",
             hint="make room on that file system and run the command again: what was downloaded is kept",

@@ -29,7 +29,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from swupd.errors import DiskSpaceError, LockedError, StateDirectoryError, UsageError
+from swupd.errors import DiskSpaceError, LockedError, StateDirectoryError, UsageError, is_disk_full
 from swupd.formats import layout
 from swupd.fs import Directory
 
@@ -352,7 +352,7 @@ def _holder(fd: int) -> str:
 
 
 def _failure(what: str, path: Path, error: OSError) -> StateDirectoryError | DiskSpaceError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_disk_full(error):
         return DiskSpaceError(
             f"cannot {what} in {path}: the disk is full", hint="free some space, or give another --cachedir"
         )
