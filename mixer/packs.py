@@ -51,10 +51,13 @@ WINDOW_LOG = 25
 The order of the members matters little within such a window: manifest order, order by ending and base name, and order
 by ending and path differ by 0.2 % at level 9."""
 
-JOB_BYTES = 16 << 20
-"""Content that one thread compresses at a time, with the window before it at hand; makes packs 0.03 % larger."""
+JOB_BYTES = 32 << 20
+JOB_OVERLAP = 6
+"""Content that one thread compresses at a time, and how much before it is at hand (an eighth of the window). 100 MB of
+libraries on two cores, against one job: 16.9 s instead of 28.4, 12 % more CPU, 0.4 % more bytes. With half a window of
+overlap, the library's own choice, it is 28.1 s in jobs of 16 MiB and 21.1 in jobs of 32, and no byte more."""
 
-_RECIPE = b"zero pack 2"
+_RECIPE = b"zero pack 3"
 """First part of the key of a cached pack; to be changed together with what a pack is made like."""
 
 _BLOCK = 512
@@ -138,6 +141,7 @@ class PackCache:
             window_log=max(window_log, zstandard.WINDOWLOG_MIN),
             write_checksum=True,
             job_size=JOB_BYTES,
+            overlap_log=JOB_OVERLAP,
             threads=threads,
         )
         compressor = zstandard.ZstdCompressor(compression_params=parameters)

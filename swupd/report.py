@@ -17,8 +17,9 @@ from typing import Protocol, TextIO
 
 from swupd.errors import ProjectError
 
-_PROGRESS_SECONDS = 0.2
-"""Least time between two progress lines."""
+_TERMINAL_SECONDS = 0.2
+_LOG_SECONDS = 10.0
+"""Least time between two signs of progress: on a terminal, where the line is rewritten, and elsewhere."""
 
 
 class Report(Protocol):
@@ -56,7 +57,8 @@ def show_error(report: Report, error: ProjectError) -> None:
 
 
 class TextReport:
-    """Plain lines; on a terminal the progress of a step is rewritten in place."""
+    """Plain lines; on a terminal the line of a step counts up in place, elsewhere a long step says now and then how far
+    it is."""
 
     def __init__(
         self,
@@ -73,7 +75,8 @@ class TextReport:
         self._quiet = quiet and not debug
         self._verbose = verbose or debug
         self._debug = debug
-        self._show_progress = show_progress and not self._quiet and self._out.isatty()
+        self._show_progress = show_progress and not self._quiet
+        self._terminal = self._out.isatty()
         self._lock = threading.Lock()
         self._shown_at = 0.0
         self._line_open = False
@@ -111,26 +114,29 @@ class TextReport:
             self._write(self._err, f"Hint: {hint}")
 
     def step(self, name: str, text: str, number: int = 0, total: int = 0) -> None:  # noqa: ARG002 (for JSON)
-        self._close_line()
         self._step = text
+        self._shown_at = time.monotonic()
         self.info(text)
 
     def progress(self, done: int, total: int) -> None:
         now = time.monotonic()
-        if not self._show_progress or total <= 0 or (done < total and now - self._shown_at < _PROGRESS_SECONDS):
+        pause = _TERMINAL_SECONDS if self._terminal else _LOG_SECONDS
+        last = self._line_open and done >= total
+        if not self._show_progress or total <= 0 or (now - self._shown_at < pause and not last):
             return
+        percent = f"  {100 * done // total:3d} %"
         with self._lock:
             self._shown_at = now
-            self._out.write(f"\r  {100 * done // total:3d}% {self._step}")
+            self._out.write(f"\r{percent}" if self._terminal else f"{percent}  {self._step}\n")
             self._out.flush()
-            self._line_open = True
-        if done >= total:
+            self._line_open = self._terminal
+        if last:
             self._close_line()
 
     def _close_line(self) -> None:
         with self._lock:
             if self._line_open:
-                self._out.write("\n")
+                self._out.write("\r\033[K")
                 self._line_open = False
 
     def _write(self, stream: TextIO, text: str) -> None:

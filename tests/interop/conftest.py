@@ -270,7 +270,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The unpacked archive: `web-dir` and `Swupd_Root.pem`."""
     directory = tmp_path_factory.mktemp("example")
     with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(directory, filter="tar")
+        archive.extractall(directory)
     return directory
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 
+import pytest
+
 from swupd.errors import UsageError
 from swupd.report import JsonReport, TextReport, show_error
 
@@ -51,16 +53,34 @@ def test_debug_wins_over_quiet() -> None:
     assert "verbose" in out.getvalue()
 
 
-def test_progress_appears_only_on_a_terminal() -> None:
-    plain = io.StringIO()
+def test_on_a_terminal_progress_counts_up_in_place_and_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(1000))
+    monkeypatch.setattr("swupd.report.time.monotonic", lambda: next(clock))
     screen = Terminal()
-    for stream in (plain, screen):
-        report = TextReport(out=stream)
-        report.step("download_packs", "Downloading packs")
-        report.progress(1, 2)
-        report.progress(2, 2)
-    assert plain.getvalue() == "Downloading packs\n"
-    assert "100% Downloading packs\n" in screen.getvalue()
+    report = TextReport(out=screen)
+    report.step("download_packs", "Downloading packs")
+    report.progress(1, 2)
+    report.progress(2, 2)
+    report.info("done")
+    assert screen.getvalue() == "Downloading packs\n\r   50 %\r  100 %\r\033[Kdone\n"
+
+
+def test_elsewhere_only_a_long_step_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 5.0, 12.0, 13.0])
+    monkeypatch.setattr("swupd.report.time.monotonic", lambda: next(clock))
+    report, out, _ = texts()
+    report.step("download_packs", "Downloading packs")
+    for done in (1, 2, 4):
+        report.progress(done, 4)
+    assert out.getvalue() == "Downloading packs\n   50 %  Downloading packs\n"
+
+
+def test_progress_can_be_switched_off() -> None:
+    screen = Terminal()
+    report = TextReport(out=screen, show_progress=False)
+    report.step("download_packs", "Downloading packs")
+    report.progress(1, 1)
+    assert screen.getvalue() == "Downloading packs\n"
 
 
 def test_a_name_that_is_no_text_is_still_shown() -> None:
