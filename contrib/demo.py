@@ -60,7 +60,7 @@ class Step:
 
     name: str
     seconds: float
-    downloaded: int | None = None
+    downloaded: str = ""
     note: str = ""
 
 
@@ -89,9 +89,8 @@ class Demo:
         options += ["--certpath", str(self.mix / "Swupd_Root.pem"), "--allow-insecure-http"]
         text = run(["swupd", *arguments, *options], expect=expect)
         if name:
-            found = re.search(r"([\d,]+) bytes downloaded", text)
-            downloaded = int(found[1].replace(",", "")) if found else None
-            self.steps.append(Step(name, time.monotonic() - started, downloaded, note))
+            found = re.search(r"downloaded: (.+?) in \d+ requests", text)
+            self.steps.append(Step(name, time.monotonic() - started, found[1] if found else "", note))
         return text
 
     def clear(self) -> None:
@@ -165,10 +164,9 @@ def table(demo: Demo) -> None:
     for version in ("10", "20"):
         bundles, files = manifest_files(www / version / "Manifest.MoM"), manifest_files(www / version / "Manifest.full")
         print(f"{version:10}{bundles:9}{files:9}{size(www / version):18,}")
-    print(f"\n{'step':24}{'seconds':>9}{'bytes downloaded':>18}")
+    print(f"\n{'step':24}{'seconds':>9}{'downloaded':>14}")
     for step in demo.steps:
-        downloaded = "" if step.downloaded is None else f"{step.downloaded:,}"
-        print(f"{step.name:24}{step.seconds:9.1f}{downloaded:>18}  {step.note}".rstrip())
+        print(f"{step.name:24}{step.seconds:9.1f}{step.downloaded:>14}  {step.note}".rstrip())
 
 
 def main() -> None:
