@@ -89,7 +89,7 @@ class Demo:
         options += ["--certpath", str(self.mix / "Swupd_Root.pem"), "--allow-insecure-http"]
         text = run(["swupd", *arguments, *options], expect=expect)
         if name:
-            found = re.search(r"downloaded: (.+?) in \d+ requests", text)
+            found = re.search(r"downloaded: (.+?) in \d+ request", text)
             self.steps.append(Step(name, time.monotonic() - started, found[1] if found else "", note))
         return text
 

@@ -37,7 +37,7 @@ from swupd import __version__
 from swupd.errors import is_disk_full
 from swupd.formats import archive, layout
 from swupd.formats.manifest import TIMESTAMP_LIMIT
-from swupd.report import Report
+from swupd.report import Report, counted
 
 MANIFEST_LEVEL = 17
 """zstd level of a manifest's archive. A Manifest.full of 13,000 entries (1.5 MB) has 501 kB at level 3, 482 kB from 9
@@ -202,7 +202,7 @@ class _Update:
             # Clients of another format begin with this version, so nothing may lead them to an earlier one.
             self._report.info(f"Format {previous.format} becomes {self._format}: everything gets a new number")
             minversion = self._version
-        with self._step("manifests", f"Making the manifests of {len(composed.bundles)} bundles"):
+        with self._step("manifests", f"Making the manifests of {counted(len(composed.bundles), 'bundle')}"):
             built = build_manifests(
                 composed,
                 records,
@@ -219,7 +219,7 @@ class _Update:
             stored = self._store.add(
                 self._wanted(composed, records, fullfiles, jobs), self._report, workers=self._workers
             )
-        with self._step("packs", f"Making the packs of {len(jobs)} bundles"):
+        with self._step("packs", f"Making {counted(len(jobs), 'pack')}"):
             packs = self._packs.make(jobs, self._report, workers=self._workers)
         with self._step("publish", f"Publishing version {self._version}"), self._tree.draft(self._version) as draft:
             self._write_content(draft, fullfiles, jobs)

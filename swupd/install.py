@@ -35,7 +35,7 @@ from swupd.formats.manifest import Entry
 from swupd.fs import Directory
 from swupd.plan import removal_order, tree_order
 from swupd.prepare import Preparation
-from swupd.report import Report
+from swupd.report import Report, counted
 
 _SHOWN_FAILURES = 3
 _PROGRESS_EVERY = 256
@@ -81,7 +81,7 @@ class Installer:
             shown = "; ".join(f"{path}: {reason}" for path, reason in result.failures[:_SHOWN_FAILURES])
             more = len(result.failures) - _SHOWN_FAILURES
             raise InstallError(
-                f"{len(result.failures)} paths could not be changed: {shown}"
+                f"{counted(len(result.failures), 'path')} could not be changed: {shown}"
                 + (f"; and {more} more" if more > 0 else ""),
                 hint="see to the cause, then run: swupd repair",
             )

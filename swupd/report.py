@@ -51,6 +51,11 @@ class Report(Protocol):
         """How far the current step is; any unit."""
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things: "1 file", "2 files"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def show_error(report: Report, error: ProjectError) -> None:
     """The one place where an error becomes visible."""
     report.error(str(error), error.hint)

@@ -46,7 +46,7 @@ from swupd.formats.filehash import hash_paths
 from swupd.formats.manifest import Entry
 from swupd.fs import Directory
 from swupd.plan import FileList, PackNeed
-from swupd.report import Report
+from swupd.report import Report, counted
 from swupd.statedir import StateDir
 from swupd.unpack import UNFINISHED, Unpacker, write_object
 
@@ -174,7 +174,7 @@ class Stager:
             downloads.append(Download(url, marker, self._fetcher.limits.pack_bytes, need))
         if not downloads:
             return
-        self._step("download_packs", f"Downloading packs for {len(downloads)} bundles")
+        self._step("download_packs", f"Downloading {counted(len(downloads), 'pack')}")
 
         def arrived(download: Download) -> None:
             with self._download.open_file(download.name) as source:
@@ -203,7 +203,7 @@ class Stager:
         """Download what is still missing; an object that several versions have may come from any of them."""
         if not self._missing:
             return
-        self._step("download_fullfiles", f"Downloading {len(self._missing)} single files")
+        self._step("download_fullfiles", f"Downloading {counted(len(self._missing), 'single file')}")
         attempt, limit = 0, self._fetcher.limits.object_bytes
         problems: dict[str, Download] = {}
         reasons: dict[str, ProjectError] = {}
@@ -251,7 +251,7 @@ class Stager:
     def _not_to_be_had(self, problems: dict[str, Download], reasons: dict[str, ProjectError]) -> DownloadError:
         file_hash, entry = next(iter(self._missing.items()))
         reason = reasons[file_hash]
-        more = f" (and {len(self._missing) - 1} more files)" if len(self._missing) > 1 else ""
+        more = f" (and {counted(len(self._missing) - 1, 'more file')})" if len(self._missing) > 1 else ""
         damaged = "the content on the server is damaged: tell its publisher"
         return DownloadError(
             f"cannot get {entry.name} ({file_hash}) from {problems[file_hash].url}: {reason}{more}",

@@ -38,7 +38,7 @@ _STARTERS = {
 # [STATUS]: Active
 # [CAPABILITIES]: Boot, log in, run programs
 # [MAINTAINER]: the owner of this mix
-# Packages that Debian calls essential or required belong to this bundle without being named.
+# Packages that Debian calls essential belong to this bundle without being named.
 base-files
 """,
     "os-core-update": """\

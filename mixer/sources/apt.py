@@ -42,7 +42,7 @@ from mixer.sources import (
 )
 from swupd import process
 from swupd.errors import CommandError, NotRootError
-from swupd.report import Report
+from swupd.report import Report, counted
 
 KEEP_DEBS_SECONDS = 30 * 24 * 3600
 """Package files that no build used for so long go."""
@@ -103,7 +103,7 @@ class AptPackages:
     def _make(self, resolution: Resolution, root: Path, table: ids.IdTable, report: Report) -> rootcache.Record:
         apt = self._apt()
         self._download(apt, resolution, report)
-        report.step("install-packages", f"Installing {len(resolution.files)} packages")
+        report.step("install-packages", f"Installing {counted(len(resolution.files), 'package')}")
         what = mmdebstrap.Installation(
             files=resolution.files,
             debs=self._debs,
@@ -126,7 +126,7 @@ class AptPackages:
     def _download(self, apt: PrivateApt, resolution: Resolution, report: Report) -> None:
         missing = [file for file in resolution.files if not _is_intact(self._debs / file.name, file.sha256)]
         if missing:
-            report.step("download-packages", f"Downloading {len(missing)} packages")
+            report.step("download-packages", f"Downloading {counted(len(missing), 'package')}")
             for file in missing:
                 (self._debs / file.name).unlink(missing_ok=True)
             apt.download(resolution.requested, self._debs)

@@ -16,6 +16,7 @@ from swupd.formats.manifest import Manifest
 from swupd.fs import Directory
 from swupd.install import Installer, InstallResult
 from swupd.plan import FileList, Plan
+from swupd.report import counted
 from swupd.scripts import Scripts
 from swupd.session import Session
 from swupd.staging import Stager
@@ -58,7 +59,7 @@ def carry_out(
         staging.stage(plan.install, packs=plan.packs, current=wish.current)
         if download_only:
             return None
-        steps(install_step, f"Installing {len(plan.install)} files, removing {len(plan.remove)}")
+        steps(install_step, f"Installing {counted(len(plan.install), 'file')}, removing {len(plan.remove)}")
         result = Installer(root, staging.staged, report).install(plan.install, plan.remove, wish.wanted)
         staging.release(plan.install)
     for name in result.kept:
@@ -106,7 +107,7 @@ def disagreement(session: Session) -> Callable[[str], None]:
 
 def received(session: Session) -> str:
     """What was downloaded, for the last lines of a command."""
-    return f"{human_size(session.fetcher.bytes_received)} in {session.fetcher.requests} requests"
+    return f"{human_size(session.fetcher.bytes_received)} in {counted(session.fetcher.requests, 'request')}"
 
 
 def human_size(size: float) -> str:

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from swupd.commands.applying import human_size
 from swupd.errors import ExitCode, VersionUnknownError
 from swupd.formats import layout
-from swupd.report import Report
+from swupd.report import Report, counted
 from swupd.session import Session, exclusive
 
 HELP = "remove downloaded files that are not needed any more"
@@ -29,7 +29,7 @@ def run(args: Namespace, report: Report) -> int:
         for path in found.paths:
             report.answer(path)
     what = "would be removed" if args.dry_run else "removed"
-    report.info(f"{found.files} files {what}, {human_size(found.bytes)} freed")
+    report.info(f"{counted(found.files, 'file')} {what}, {human_size(found.bytes)} freed")
     return ExitCode.OK
 
 

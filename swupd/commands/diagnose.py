@@ -53,13 +53,13 @@ def run(args: Namespace, report: Report) -> int:
                 found += _show(args, session, "Changed file", [entry.name for entry in findings.mismatched])
                 steps("remove_extraneous_files", "Looking for files that should have been removed")
                 found += _show(args, session, "File that should be deleted", findings.extraneous)
-            report.info(f"{findings.checked} files were checked")
+            report.info(f"Files checked: {findings.checked}")
         if args.picky or args.extra_files_only:
             steps("remove_extra_files", f"Looking for extra files in {full_path(session, args.picky_tree)}")
             extra = check_extra(args, session, scope, whitelist)
             found += _show(args, session, "Extra file", [item.shown for item in extra])
         if found:
-            report.info(f"{found} problems were found; 'swupd repair' with the same options corrects them")
+            report.info(f"Problems found: {found}; 'swupd repair' with the same options corrects them")
             return ExitCode.NO
         report.info("No problems were found")
         return ExitCode.OK

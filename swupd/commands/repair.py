@@ -25,7 +25,7 @@ from swupd.errors import ExitCode, UsageError
 from swupd.formats.manifest import Entry
 from swupd.fs import Directory
 from swupd.install import Installer, InstallResult
-from swupd.report import Report
+from swupd.report import Report, counted
 from swupd.session import Session, exclusive
 from swupd.verify import Extra, Findings
 
@@ -107,7 +107,7 @@ class _Repair:
             return
         with stager(self._session, self._root, self._steps) as staging:
             staging.stage(findings.to_install, current=self._scope.files)
-            self._steps("add_missing_files", f"Installing {len(findings.to_install)} files")
+            self._steps("add_missing_files", f"Installing {counted(len(findings.to_install), 'file')}")
             result = self._apply(staging.staged, findings.to_install, ())
             if not result.failures:
                 staging.release(findings.to_install)
@@ -155,9 +155,11 @@ class _Repair:
 def _summarise(session: Session, repair: _Repair) -> None:
     report = session.report
     if repair.failed:
-        report.error(f"{repair.failed} files could not be put right", "see the messages above; then run it again")
+        report.error(
+            f"{counted(repair.failed, 'file')} could not be put right", "see the messages above; then run it again"
+        )
     elif repair.done:
-        report.info(f"{repair.done} files were put right in {session.seconds:.1f} s")
+        report.info(f"{counted(repair.done, 'file')} put right in {session.seconds:.1f} s")
     else:
         report.info("There was nothing to repair")
     report.info(f"  downloaded: {received(session)}")

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from swupd.errors import UsageError
-from swupd.report import JsonReport, TextReport, show_error
+from swupd.report import JsonReport, TextReport, counted, show_error
 
 
 class Terminal(io.StringIO):
@@ -112,3 +112,7 @@ def test_an_error_is_shown_with_its_hint() -> None:
     report, _, err = texts()
     show_error(report, UsageError("no such option", hint="see --help"))
     assert err.getvalue() == "Error: no such option\nHint: see --help\n"
+
+
+def test_things_are_counted_as_people_do() -> None:
+    assert [counted(n, "file") for n in (0, 1, 2)] == ["0 files", "1 file", "2 files"]

@@ -22,7 +22,7 @@ def test_a_dry_run_prints_the_paths_and_removes_nothing(machine: Machine) -> Non
     (content,) = (machine.state / "cache").iterdir()
     (content / "staged/leftover").write_bytes(bytes(1500))
     machine.run("clean", "--dry-run")
-    assert machine.out.splitlines() == [f"{content}/staged/leftover", "1 files would be removed, 1.5 kB freed"]
+    assert machine.out.splitlines() == [f"{content}/staged/leftover", "1 file would be removed, 1.5 kB freed"]
     assert (content / "staged/leftover").exists()
 
 

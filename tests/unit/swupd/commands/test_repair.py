@@ -19,7 +19,7 @@ def test_missing_and_changed_files_are_put_right(machine: Machine) -> None:
     machine.run("repair", "--no-scripts")
     assert f" -> Missing file: {machine.root}/usr/lib/lib.so -> fixed" in machine.out
     assert f" -> Changed file: {machine.root}/usr/bin/edit -> fixed" in machine.out
-    assert "2 files were put right" in machine.out
+    assert "2 files put right" in machine.out
     machine.run("diagnose")
 
 
