@@ -88,8 +88,8 @@ class ProjectError(Exception):
     exit_code: ExitCode = ExitCode.NO
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
+        super().__init__(_one_line(message))
+        self.hint = _one_line(hint)
 
 
 class FormatError(ProjectError):
@@ -194,6 +194,11 @@ class CommandError(ProjectError):
 
 class IncompleteError(ProjectError):
     exit_code = ExitCode.INCOMPLETE
+
+
+def _one_line(text: str) -> str:
+    # What was quoted from outside may have line breaks of its own.
+    return " ".join(text.splitlines())
 
 
 def is_disk_full(error: OSError) -> bool:

@@ -255,22 +255,18 @@ class Result:
         return json.loads(self.out)
 
 
-@pytest.fixture(autouse=True)
-def _needs(example: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("installing files of other owners needs root")
-    certificate = load_pem_x509_certificate((example / "Swupd_Root.pem").read_bytes())
-    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    if not begin <= datetime.now(UTC) <= end:
-        pytest.skip(f"by this machine's clock the example's certificate ({begin} to {end}) is not valid")
-
-
 @pytest.fixture(scope="session")
 def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The unpacked archive: `web-dir` and `Swupd_Root.pem`."""
+    """The unpacked archive: `web-dir` and `Swupd_Root.pem`. Skips where it cannot be installed."""
+    if os.geteuid() != 0:
+        pytest.skip("installing files of other owners needs root")
     directory = tmp_path_factory.mktemp("example")
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(directory)
+    certificate = load_pem_x509_certificate((directory / "Swupd_Root.pem").read_bytes())
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if not begin <= datetime.now(UTC) <= end:
+        pytest.skip(f"by this machine's clock the example's certificate ({begin} to {end}) is not valid")
     return directory
 
 

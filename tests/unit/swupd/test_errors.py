@@ -57,3 +57,8 @@ def test_the_tree_in_the_docstring_names_every_error() -> None:
 def test_an_error_carries_its_message_and_hint(name: str) -> None:
     error = classes()[name]("what happened", hint="what to do")
     assert (str(error), error.hint) == ("what happened", "what to do")
+
+
+def test_an_error_is_one_line_whatever_it_quotes() -> None:
+    error = errors.UsageError("must be a list, not a\n\nb", hint="write\r\nit otherwise")
+    assert (str(error), error.hint) == ("must be a list, not a  b", "write it otherwise")
