@@ -327,7 +327,7 @@ def test_a_server_that_never_answers_is_given_up(tmp_path: Path, server: Server)
 def test_a_server_that_drips_is_given_up(tmp_path: Path, server: Server) -> None:
     def drip(handler: Handler) -> None:
         handler.start(200, Content_Length="1000")
-        for _ in range(100):
+        for _ in range(1000):
             handler.wfile.write(b"x")
             time.sleep(0.02)
 
@@ -336,7 +336,7 @@ def test_a_server_that_drips_is_given_up(tmp_path: Path, server: Server) -> None
     begin = time.monotonic()
     with make_fetcher(tmp_path, limits, max_retries=0) as fetcher, pytest.raises(DownloadError, match="too slow"):
         fetcher.get(server.url(), limit=LIMIT)
-    assert time.monotonic() - begin < 1.5
+    assert time.monotonic() - begin < 10
 
 
 # -- limits ----------------------------------------------------------------------------------------------------------
