@@ -1,6 +1,6 @@
 """The whole way once: build two versions of the shipped mix, publish them, install one, update to the other, repair.
 
-Usage: demo.py DIRECTORY (root; about 1.5 GB of space). Everything happens below DIRECTORY and on the loopback address,
+Usage: demo.py DIRECTORY (root; about 2.5 GB of space). Everything happens below DIRECTORY and on the loopback address,
 through the same commands that a person would type, which are shown as they run. A second run starts from an empty
 published tree and an empty system again, but keeps the cache of installed roots and the content store.
 """
