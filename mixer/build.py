@@ -37,7 +37,7 @@ from swupd import __version__
 from swupd.errors import is_disk_full
 from swupd.formats import archive, layout
 from swupd.formats.manifest import TIMESTAMP_LIMIT
-from swupd.report import Report, counted
+from swupd.report import Report, counted, human_size
 
 MANIFEST_LEVEL = 17
 """zstd level of a manifest's archive. A Manifest.full of 13,000 entries (1.5 MB) has 501 kB at level 3, 482 kB from 9
@@ -96,7 +96,7 @@ class Summary:
             ("files", f"{self.files}", f"{self.changed_files} new or changed"),
             ("new objects", f"{self.stored.objects}", _compressed(self.stored)),
             ("packs", f"{self.changed_bundles if self.packs else 0}", f"{self.packs} made now"),
-            ("published", f"{self.published_files}", f"files, {_megabytes(self.published_bytes)}"),
+            ("published", f"{self.published_files}", f"files, {human_size(self.published_bytes)}"),
             ("seconds", f"{sum(self.seconds.values()):.1f}", steps),
         ]
         return table(rows)
@@ -379,8 +379,4 @@ def _content(path: Path) -> str:
 
 
 def _compressed(stored: Stored) -> str:
-    return f"{_megabytes(stored.content_bytes)} compressed to {_megabytes(stored.stored_bytes)}"
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:.1f} MB"
+    return f"{human_size(stored.content_bytes)} compressed to {human_size(stored.stored_bytes)}"

@@ -34,7 +34,6 @@ YAML_SUFFIX = ".yaml"
 HEADERS = ("title", "description", "status", "capabilities", "maintainer")
 STATUSES = ("Active", "WIP", "Experimental", "Deprecated", "Pending-Delete")
 EXPERIMENTAL = "Experimental"
-DEPRECATED = "Deprecated"
 
 _HEADER = re.compile(r"# \[([A-Z]+)\]:(.*)")
 _CALL = re.compile(r"([A-Za-z_-]+)\s*\((.*)")

@@ -79,10 +79,6 @@ class Workspace:
     def published(self, version: int) -> Path:
         return self.www / str(version)
 
-    def extra_files(self, bundle: str) -> Path:
-        """Optional list of absolute paths that are added to a bundle."""
-        return self.update / f"{bundle}-extra-files"
-
     def shown(self, path: Path) -> str:
         """A path as messages show it: relative to the workspace where it is inside."""
         try:

@@ -49,10 +49,6 @@ class ConfigFile:
         """What holds for a command, by key. `command` is its name; for 3rd-party ones "3rd-party-<sub>"."""
         return {setting.key: setting for setting in self.settings if setting.section in (GLOBAL, command.lower())}
 
-    def defaults_for(self, command: str) -> dict[str, str]:
-        """The values of `settings_for`, as text."""
-        return {key: setting.value for key, setting in self.settings_for(command).items()}
-
 
 def directories(environ: Mapping[str, str]) -> tuple[Path, ...]:
     """Where to look: the directories of the environment variable if it is set, else the built-in ones."""

@@ -65,12 +65,16 @@ STOP_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Download:
-    """One object for `get_all`: from `url` into the file `name`, at most `limit` bytes. `key` is the caller's."""
+    """One object for `get_all`: from `url` into the file `name`, at most `limit` bytes. `key` is the caller's.
+
+    uncached: ask caches on the way not to answer.
+    """
 
     url: str
     name: str
     limit: int
     key: Any = None
+    uncached: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ class Fetcher:
         uncached: ask caches on the way not to answer. Raises DownloadError (NotOnServerError if the server says that
         it does not have it), TlsError, UsageError.
         """
-        transfer = self._own_transfer()
+        transfer = _Transfer(threading.Event(), self._report.info)
 
         def attempt() -> bytes:
             with self._transport.open(url, uncached=uncached) as body:
@@ -141,13 +145,6 @@ class Fetcher:
                 return b"".join(self._received(url, body, limit, transfer))
 
         return self._with_retries(url, attempt, transfer, self._settings.max_retries)
-
-    def get_file(self, url: str, directory: Directory, name: str, *, limit: int) -> None:
-        """Fetch an object of at most `limit` bytes into the file `name`, which is replaced if it exists.
-
-        Raises what `get` does, DiskSpaceError, and StateDirectoryError if the file cannot be written.
-        """
-        self._fetch_file(Download(url, name, limit), directory, self._own_transfer(), self._settings.max_retries)
 
     def get_all(
         self,
@@ -157,7 +154,8 @@ class Fetcher:
         on_file: Callable[[Download], None],
         retry: bool = True,
     ) -> list[Failure]:
-        """Fetch many objects at a time; `on_file` is called for each one that has arrived, in this thread.
+        """Fetch many objects at a time; `on_file` is called for each one that has arrived, in this thread. Files of
+        their names are replaced.
 
         Returns those that failed; after `failures_in_a_row` failures the rest is not tried and fails as well. Raises
         DiskSpaceError and StateDirectoryError at once, and whatever `on_file` raises. retry: False tries once.
@@ -167,9 +165,6 @@ class Fetcher:
             return []
         batch = _Batch(self, waiting, directory, self._settings.max_retries if retry else 0)
         return batch.run(min(self._settings.parallel, len(waiting)), on_file, self._report)
-
-    def _own_transfer(self) -> _Transfer:
-        return _Transfer(threading.Event(), self._report.info)
 
     def _fetch_file(self, download: Download, directory: Directory, transfer: _Transfer, retries: int) -> None:
         def attempt() -> None:
@@ -186,7 +181,7 @@ class Fetcher:
     def _attempt_file(self, download: Download, directory: Directory, transfer: _Transfer) -> None:
         name, url = download.name, download.url
         offset, validator = _resumable(directory, name, download.limit)
-        with self._transport.open(url, offset=offset, validator=validator) as body:
+        with self._transport.open(url, offset=offset, validator=validator, uncached=download.uncached) as body:
             if body.offset == 0:
                 _discard(directory, name)
             _check_length(url, body, download.limit)

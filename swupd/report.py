@@ -22,6 +22,9 @@ _LOG_SECONDS = 10.0
 """Least time between two signs of progress: on a terminal, where the line is rewritten, and elsewhere."""
 
 
+_UNITS = ("bytes", "kB", "MB", "GB")
+
+
 class Report(Protocol):
     """Where a command tells what it does."""
 
@@ -56,14 +59,23 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def human_size(size: float) -> str:
+    """Bytes for people: "512 bytes", "1.5 kB", "23.0 MB"."""
+    unit = 0
+    while size >= 1000 and unit < len(_UNITS) - 1:
+        size /= 1000
+        unit += 1
+    return f"{size:.1f} {_UNITS[unit]}" if unit else f"{size:.0f} {_UNITS[0]}"
+
+
 def show_error(report: Report, error: ProjectError) -> None:
     """The one place where an error becomes visible."""
     report.error(str(error), error.hint)
 
 
 class TextReport:
-    """Plain lines; on a terminal the line of a step counts up in place, elsewhere a long step says now and then how far
-    it is."""
+    """Plain lines. Below the line of a step, a terminal has one that counts up in place and goes away; elsewhere a long
+    step says now and then how far it is."""
 
     def __init__(
         self,

@@ -24,8 +24,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from io import BytesIO
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import BinaryIO, Self
 
@@ -229,19 +228,16 @@ class Stager:
                 problems[failure.download.key] = failure.download
                 reasons[failure.download.key] = failure.error
             attempt += 1
-        for file_hash in [name for name in self._missing if isinstance(reasons[name], ArchiveError)]:
-            self._fetch_again(problems[file_hash], reasons)
+        # A damaged object may come from a damaged cache on the way: once more past all of them.
+        damaged = [
+            replace(problems[name], uncached=True) for name in self._missing if isinstance(reasons[name], ArchiveError)
+        ]
+        for download in damaged:
+            self._report.verbose(f"{download.url} is damaged, trying once more: {reasons[download.key]}")
+        for failure in self._fetcher.get_all(damaged, self._download, on_file=arrived):
+            reasons[failure.download.key] = failure.error
         if self._missing:
             raise self._not_to_be_had(problems, reasons)
-
-    def _fetch_again(self, download: Download, reasons: dict[str, ProjectError]) -> None:
-        """A damaged object may come from a damaged cache on the way."""
-        self._report.verbose(f"{download.url} is damaged, trying once more: {reasons[download.key]}")
-        try:
-            data = self._fetcher.get(download.url, limit=download.limit, uncached=True)
-            self._write_fullfile(BytesIO(data), download.key)
-        except (ArchiveError, DownloadError) as error:
-            reasons[download.key] = error
 
     def _write_fullfile(self, source: BinaryIO, file_hash: str) -> None:
         write_object(self.staged, file_hash, *read_fullfile(source, file_hash))

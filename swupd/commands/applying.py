@@ -16,13 +16,11 @@ from swupd.formats.manifest import Manifest
 from swupd.fs import Directory
 from swupd.install import Installer, InstallResult
 from swupd.plan import FileList, Plan
-from swupd.report import counted
+from swupd.report import counted, human_size
 from swupd.scripts import Scripts
 from swupd.session import Session
 from swupd.staging import Stager
 from swupd.verify import settle
-
-_UNITS = ("bytes", "kB", "MB", "GB")
 
 
 @dataclass(frozen=True)
@@ -108,12 +106,3 @@ def disagreement(session: Session) -> Callable[[str], None]:
 def received(session: Session) -> str:
     """What was downloaded, for the last lines of a command."""
     return f"{human_size(session.fetcher.bytes_received)} in {counted(session.fetcher.requests, 'request')}"
-
-
-def human_size(size: float) -> str:
-    """Bytes for people: "512 bytes", "1.5 kB", "23.0 MB"."""
-    unit = 0
-    while size >= 1000 and unit < len(_UNITS) - 1:
-        size /= 1000
-        unit += 1
-    return f"{size:.1f} {_UNITS[unit]}" if unit else f"{size:.0f} {_UNITS[0]}"

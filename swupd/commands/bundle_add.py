@@ -7,12 +7,12 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 
 from swupd.commands.aliases import read_aliases
-from swupd.commands.applying import Wish, carry_out, disagreement, human_size, received, run_scripts
+from swupd.commands.applying import Wish, carry_out, disagreement, received, run_scripts
 from swupd.commands.steps import Steps
 from swupd.errors import DiskSpaceError, ExitCode, UnknownBundleError
 from swupd.formats.manifest import Manifest
 from swupd.plan import consolidate, pack_needs, plan_add
-from swupd.report import Report
+from swupd.report import Report, human_size
 from swupd.session import Session, exclusive
 
 HELP = "install bundles"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from swupd.commands.applying import human_size
 from swupd.errors import ExitCode, VersionUnknownError
 from swupd.formats import layout
-from swupd.report import Report, counted
+from swupd.report import Report, counted, human_size
 from swupd.session import Session, exclusive
 
 HELP = "remove downloaded files that are not needed any more"

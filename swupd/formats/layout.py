@@ -147,11 +147,6 @@ def cache_name(content_url: str) -> str:
     return _component(name)
 
 
-def verified_manifest_name(bundle: str, file_hash: str) -> str:
-    """The hard link by which the original remembers that a cached manifest was verified."""
-    return f"{manifest_name(bundle)}.{_hash(file_hash)}"
-
-
 def cached_manifest_delta_name(bundle: str, from_version: int, version: int) -> str:
     """A manifest delta in the state directory."""
     return f"Manifest-{_component(bundle)}-delta-from-{_version(from_version)}-to-{_version(version)}"

@@ -22,35 +22,39 @@ def load(tmp_path: Path, *texts: str) -> configfile.ConfigFile:
     return configfile.load(places)
 
 
+def values(config: configfile.ConfigFile, command: str) -> dict[str, str]:
+    return {key: setting.value for key, setting in config.settings_for(command).items()}
+
+
 def test_global_settings_hold_for_every_command(tmp_path: Path) -> None:
     config = load(tmp_path, "[GLOBAL]\nmax_retries=5\n")
-    assert config.defaults_for("update") == config.defaults_for("repair") == {"max_retries": "5"}
+    assert values(config, "update") == values(config, "repair") == {"max_retries": "5"}
 
 
 def test_settings_before_any_section_are_global(tmp_path: Path) -> None:
-    assert load(tmp_path, "quiet=true\n").defaults_for("info") == {"quiet": "true"}
+    assert values(load(tmp_path, "quiet=true\n"), "info") == {"quiet": "true"}
 
 
 def test_a_section_holds_for_its_command_only(tmp_path: Path) -> None:
     config = load(tmp_path, "[update]\nkeepcache=true\n")
-    assert config.defaults_for("update") == {"keepcache": "true"}
-    assert config.defaults_for("clean") == {}
+    assert values(config, "update") == {"keepcache": "true"}
+    assert values(config, "clean") == {}
 
 
 def test_a_section_overrides_an_earlier_global_setting(tmp_path: Path) -> None:
-    assert load(tmp_path, "format=1\n[update]\nformat=2\n").defaults_for("update") == {"format": "2"}
+    assert values(load(tmp_path, "format=1\n[update]\nformat=2\n"), "update") == {"format": "2"}
 
 
 def test_a_later_global_setting_overrides_a_section(tmp_path: Path) -> None:
-    assert load(tmp_path, "[update]\nformat=2\n[GLOBAL]\nformat=1\n").defaults_for("update") == {"format": "1"}
+    assert values(load(tmp_path, "[update]\nformat=2\n[GLOBAL]\nformat=1\n"), "update") == {"format": "1"}
 
 
 def test_a_later_file_overrides_an_earlier_one(tmp_path: Path) -> None:
-    assert load(tmp_path, "[update]\nformat=2\n", "format=3\n").defaults_for("update") == {"format": "3"}
+    assert values(load(tmp_path, "[update]\nformat=2\n", "format=3\n"), "update") == {"format": "3"}
 
 
 def test_keys_and_sections_are_not_case_sensitive_but_values_are(tmp_path: Path) -> None:
-    assert load(tmp_path, "[Os-Install]\nUrl=HTTPS://A\n").defaults_for("os-install") == {"url": "HTTPS://A"}
+    assert values(load(tmp_path, "[Os-Install]\nUrl=HTTPS://A\n"), "os-install") == {"url": "HTTPS://A"}
 
 
 def test_comments_and_empty_lines_mean_nothing(tmp_path: Path) -> None:
@@ -58,7 +62,7 @@ def test_comments_and_empty_lines_mean_nothing(tmp_path: Path) -> None:
 
 
 def test_nothing_is_trimmed(tmp_path: Path) -> None:
-    assert load(tmp_path, "a =  b \n").defaults_for("info") == {"a ": "  b "}
+    assert values(load(tmp_path, "a =  b \n"), "info") == {"a ": "  b "}
 
 
 @pytest.mark.parametrize("line", ["nonsense", "=1", "a=b=c", "[update", "[update] ", "[]", " "])

@@ -154,6 +154,12 @@ def make_fetcher(tmp_path: Path, limits: FetchLimits | None = None, **changes: A
     return Fetcher(make_settings(tmp_path, **changes), TextReport(out=io.StringIO(), err=io.StringIO()), limits)
 
 
+def get_file(fetcher: Fetcher, url: str, directory: Directory, name: str, *, limit: int) -> None:
+    """Fetch a single file; raises what became of it."""
+    for failure in fetcher.get_all([Download(url, name, limit)], directory, on_file=lambda _: None):
+        raise failure.error
+
+
 @pytest.fixture
 def fetcher(tmp_path: Path) -> Iterator[Fetcher]:
     with make_fetcher(tmp_path) as fetcher:
@@ -188,15 +194,22 @@ def test_an_object_comes_into_memory(server: Server, fetcher: Fetcher) -> None:
 def test_an_empty_object_is_an_object(server: Server, fetcher: Fetcher, directory: Directory) -> None:
     server.answers["/file"] = [content(b"")]
     assert fetcher.get(server.url(), limit=10) == b""
-    fetcher.get_file(server.url(), directory, "file", limit=10)
+    get_file(fetcher, server.url(), directory, "file", limit=10)
     assert read(directory) == b""
+
+
+def test_a_file_can_be_asked_for_past_all_caches(server: Server, fetcher: Fetcher, directory: Directory) -> None:
+    server.answers["/file"] = [content(b"hello")]
+    fetcher.get_all([Download(server.url(), "file", 10, uncached=True)], directory, on_file=lambda _: None)
+    assert server.header("Cookie") == ["request=uncached"]
+    assert read(directory) == b"hello"
 
 
 def test_an_object_comes_into_a_file_and_leaves_nothing_else(
     server: Server, fetcher: Fetcher, directory: Directory
 ) -> None:
     server.answers["/file"] = [ranged()]
-    fetcher.get_file(server.url(), directory, "file", limit=LIMIT)
+    get_file(fetcher, server.url(), directory, "file", limit=LIMIT)
     assert read(directory) == CONTENT
     assert names(directory) == {"file"}
 
@@ -204,7 +217,7 @@ def test_an_object_comes_into_a_file_and_leaves_nothing_else(
 def test_a_file_that_exists_is_replaced(server: Server, fetcher: Fetcher, directory: Directory) -> None:
     directory.write_file("file", [b"old"])
     server.answers["/file"] = [content(b"new")]
-    fetcher.get_file(server.url(), directory, "file", limit=LIMIT)
+    get_file(fetcher, server.url(), directory, "file", limit=LIMIT)
     assert read(directory) == b"new"
 
 
@@ -347,7 +360,7 @@ def test_a_promised_length_beyond_the_limit_is_refused_at_once(
 ) -> None:
     server.answers["/file"] = [content()]
     with pytest.raises(DownloadError, match="larger than the 100 bytes"):
-        fetcher.get_file(server.url(), directory, "file", limit=100)
+        get_file(fetcher, server.url(), directory, "file", limit=100)
     assert (names(directory), fetcher.bytes_received, len(server.seen)) == (set(), 0, 1)
 
 
@@ -361,7 +374,7 @@ def test_endless_content_is_cut_off_at_the_limit(server: Server, fetcher: Fetche
     with pytest.raises(DownloadError, match="larger than"):
         fetcher.get(server.url(), limit=1000)
     with pytest.raises(DownloadError, match="larger than"):
-        fetcher.get_file(server.url(), directory, "file", limit=1000)
+        get_file(fetcher, server.url(), directory, "file", limit=1000)
     assert names(directory) == set()
 
 
@@ -378,7 +391,7 @@ def test_a_download_that_the_disk_has_no_room_for_is_not_begun(
     full = os.statvfs_result((real.f_bsize, real.f_frsize, 10, 10, 10, *real[5:]))
     monkeypatch.setattr(os, "fstatvfs", lambda fd: full)
     with pytest.raises(DiskSpaceError, match="1048576 bytes") as caught:
-        fetcher.get_file(server.url(), directory, "file", limit=LIMIT)
+        get_file(fetcher, server.url(), directory, "file", limit=LIMIT)
     assert directory.path in str(caught.value)
     assert "--cachedir" in caught.value.hint
 
@@ -407,7 +420,7 @@ def test_a_file_that_cannot_be_written_ends_the_download(
     server.answers["/file"] = [content()]
     monkeypatch.setattr(Directory, "append_file", lambda self, name, keep: FullFile(number))
     with pytest.raises(kind, match=directory.path):
-        fetcher.get_file(server.url(), directory, "file", limit=LIMIT)
+        get_file(fetcher, server.url(), directory, "file", limit=LIMIT)
     assert len(server.seen) == 1
 
 
@@ -417,7 +430,7 @@ def test_a_link_in_the_place_of_an_unfinished_file_is_not_followed(
     (tmp_path / "victim").write_text("precious")
     (tmp_path / "download/file.part").symlink_to(tmp_path / "victim")
     server.answers["/file"] = [content(b"new")]
-    fetcher.get_file(server.url(), directory, "file", limit=LIMIT)
+    get_file(fetcher, server.url(), directory, "file", limit=LIMIT)
     assert (tmp_path / "victim").read_text() == "precious"
     assert read(directory) == b"new"
 
@@ -445,7 +458,7 @@ def test_only_regular_files_are_appended_to(directory: Directory, tmp_path: Path
 def test_truncated_content_is_never_taken_for_the_whole(server: Server, fetcher: Fetcher, directory: Directory) -> None:
     server.answers["/file"] = [truncated()]
     with pytest.raises(DownloadError, match="100000"):
-        fetcher.get_file(server.url(), directory, "file", limit=LIMIT)
+        get_file(fetcher, server.url(), directory, "file", limit=LIMIT)
     with pytest.raises(DownloadError):
         fetcher.get(server.url(), limit=LIMIT)
     assert "file" not in names(directory)
@@ -453,7 +466,7 @@ def test_truncated_content_is_never_taken_for_the_whole(server: Server, fetcher:
 
 def test_a_retry_goes_on_where_the_connection_broke(server: Server, fetcher: Fetcher, directory: Directory) -> None:
     server.answers["/file"] = [truncated(ETag='"one"'), ranged()]
-    fetcher.get_file(server.url(), directory, "file", limit=LIMIT)
+    get_file(fetcher, server.url(), directory, "file", limit=LIMIT)
     assert read(directory) == CONTENT
     assert server.header("Range") == [None, "bytes=100000-"]
     assert fetcher.bytes_received == len(CONTENT)
@@ -462,10 +475,10 @@ def test_a_retry_goes_on_where_the_connection_broke(server: Server, fetcher: Fet
 def test_another_run_goes_on_where_this_one_ended(tmp_path: Path, server: Server, directory: Directory) -> None:
     server.answers["/file"] = [truncated(ETag='"one"'), ranged()]
     with make_fetcher(tmp_path, max_retries=0) as first, pytest.raises(DownloadError):
-        first.get_file(server.url(), directory, "file", limit=LIMIT)
+        get_file(first, server.url(), directory, "file", limit=LIMIT)
     assert names(directory) == {"file.part", "file.part.etag"}
     with make_fetcher(tmp_path) as second:
-        second.get_file(server.url(), directory, "file", limit=LIMIT)
+        get_file(second, server.url(), directory, "file", limit=LIMIT)
         assert second.bytes_received == len(CONTENT) - 100_000
     assert read(directory) == CONTENT
     assert names(directory) == {"file"}
@@ -476,21 +489,21 @@ def test_an_object_that_changed_meanwhile_is_fetched_from_its_beginning(
 ) -> None:
     changed = CONTENT[::-1]
     server.answers["/file"] = [truncated(ETag='"one"'), ranged(changed, '"two"')]
-    fetcher.get_file(server.url(), directory, "file", limit=LIMIT)
+    get_file(fetcher, server.url(), directory, "file", limit=LIMIT)
     assert read(directory) == changed
     assert server.header("If-Range") == [None, '"one"']
 
 
 def test_a_server_that_ignores_ranges_is_believed(server: Server, fetcher: Fetcher, directory: Directory) -> None:
     server.answers["/file"] = [truncated(ETag='"one"'), content(ETag='"one"')]
-    fetcher.get_file(server.url(), directory, "file", limit=LIMIT)
+    get_file(fetcher, server.url(), directory, "file", limit=LIMIT)
     assert read(directory) == CONTENT
 
 
 def test_a_date_is_as_good_as_a_tag(server: Server, fetcher: Fetcher, directory: Directory) -> None:
     date = "Tue, 14 Nov 2023 22:13:20 GMT"
     server.answers["/file"] = [truncated(Last_Modified=date), ranged(tag=date)]
-    fetcher.get_file(server.url(), directory, "file", limit=LIMIT)
+    get_file(fetcher, server.url(), directory, "file", limit=LIMIT)
     assert server.header("If-Range") == [None, date]
     assert read(directory) == CONTENT
 
@@ -499,14 +512,14 @@ def test_without_a_validator_or_with_a_weak_one_nothing_is_resumed(
     server: Server, fetcher: Fetcher, directory: Directory
 ) -> None:
     server.answers["/file"] = [truncated(), truncated(ETag='W/"weak"'), content()]
-    fetcher.get_file(server.url(), directory, "file", limit=LIMIT)
+    get_file(fetcher, server.url(), directory, "file", limit=LIMIT)
     assert server.header("Range") == [None, None, None]
     assert read(directory) == CONTENT
 
 
 def test_a_refused_range_restarts_from_the_beginning(server: Server, fetcher: Fetcher, directory: Directory) -> None:
     server.answers["/file"] = [truncated(ETag='"one"'), status(416), content()]
-    fetcher.get_file(server.url(), directory, "file", limit=LIMIT)
+    get_file(fetcher, server.url(), directory, "file", limit=LIMIT)
     assert server.header("Range") == [None, "bytes=100000-", None]
     assert read(directory) == CONTENT
 
@@ -517,7 +530,7 @@ def test_another_part_than_asked_for_restarts_from_the_beginning(
 ) -> None:
     wrong = status(206, Content_Range=header)
     server.answers["/file"] = [truncated(ETag='"one"'), wrong, content()]
-    fetcher.get_file(server.url(), directory, "file", limit=LIMIT)
+    get_file(fetcher, server.url(), directory, "file", limit=LIMIT)
     assert read(directory) == CONTENT
 
 
@@ -529,7 +542,7 @@ def test_a_part_that_nobody_asked_for_is_not_taken(server: Server, fetcher: Fetc
 def test_a_resumed_object_may_not_grow_beyond_the_limit(server: Server, fetcher: Fetcher, directory: Directory) -> None:
     server.answers["/file"] = [truncated(ETag='"one"'), ranged(CONTENT * 8)]
     with pytest.raises(DownloadError, match="larger than"):
-        fetcher.get_file(server.url(), directory, "file", limit=LIMIT)
+        get_file(fetcher, server.url(), directory, "file", limit=LIMIT)
     assert "file" not in names(directory)
 
 
@@ -539,7 +552,7 @@ def test_an_unfinished_file_that_is_larger_than_the_limit_is_not_resumed(
     directory.write_file("file.part", [b"x" * 200])
     directory.write_file("file.part.etag", [b'"one"'])
     server.answers["/file"] = [ranged(b"short")]
-    fetcher.get_file(server.url(), directory, "file", limit=100)
+    get_file(fetcher, server.url(), directory, "file", limit=100)
     assert read(directory) == b"short"
 
 
@@ -549,7 +562,7 @@ def test_a_note_for_resumption_that_is_no_header_is_ignored(
     directory.write_file("file.part", [b"x"])
     directory.write_file("file.part.etag", [b'"one"\r\nX: y'])
     server.answers["/file"] = [ranged(b"whole")]
-    fetcher.get_file(server.url(), directory, "file", limit=100)
+    get_file(fetcher, server.url(), directory, "file", limit=100)
     assert read(directory) == b"whole"
 
 
@@ -713,7 +726,7 @@ def test_progress_never_goes_back_and_ends_complete(tmp_path: Path, server: Serv
 def test_file_urls_are_read_from_the_disk(tmp_path: Path, fetcher: Fetcher, directory: Directory) -> None:
     (tmp_path / "a b").write_bytes(CONTENT)
     assert fetcher.get(f"file://{tmp_path}/a%20b", limit=LIMIT) == CONTENT
-    fetcher.get_file(f"file://{tmp_path}/a%20b", directory, "file", limit=LIMIT)
+    get_file(fetcher, f"file://{tmp_path}/a%20b", directory, "file", limit=LIMIT)
     assert read(directory) == CONTENT
 
 

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from swupd.errors import UsageError
-from swupd.report import JsonReport, TextReport, counted, show_error
+from swupd.report import JsonReport, TextReport, counted, human_size, show_error
 
 
 class Terminal(io.StringIO):
@@ -116,3 +116,13 @@ def test_an_error_is_shown_with_its_hint() -> None:
 
 def test_things_are_counted_as_people_do() -> None:
     assert [counted(n, "file") for n in (0, 1, 2)] == ["0 files", "1 file", "2 files"]
+
+
+def test_sizes_have_the_unit_that_fits() -> None:
+    assert [human_size(n) for n in (0, 999, 1500, 23_000_000, 5_000_000_000_000)] == [
+        "0 bytes",
+        "999 bytes",
+        "1.5 kB",
+        "23.0 MB",
+        "5000.0 GB",
+    ]

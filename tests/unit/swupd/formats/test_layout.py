@@ -30,7 +30,6 @@ A, B = "a" * 64, "0" * 63 + "b"
         (layout.delta_name(A, B), f"10-20-{A}-{B}"),
         (layout.marker("editors"), "/usr/share/clear/bundles/editors"),
         (layout.pack_marker("editors", 0, 10), "pack-editors-from-0-to-10.tar"),
-        (layout.verified_manifest_name("editors", A), f"Manifest.editors.{A}"),
         (layout.cached_manifest_delta_name("editors", 10, 20), "Manifest-editors-delta-from-10-to-20"),
         (layout.cache_name("https://cdn.example.org/update"), "https___cdn.example.org_update"),
         (layout.cache_name("https://a/b/"), "https___a_b"),
