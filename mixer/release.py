@@ -40,8 +40,7 @@ class Signer:
 
     def __init__(self, certificate_pem: bytes, key_pem: bytes) -> None:
         """Raises SignatureError if they do not, or if clients would refuse the certificate."""
-        self._certificate = certificate_pem
-        self._key = key_pem
+        self._key = signature.SigningKey(certificate_pem, key_pem)
         self._trusted = signature.load_certificates(certificate_pem)
         signature.verify(_PROBE, self.sign(_PROBE), self._trusted)
 
@@ -51,7 +50,7 @@ class Signer:
 
     def sign(self, data: bytes) -> bytes:
         """A detached signature."""
-        return signature.sign(data, self._certificate, self._key)
+        return self._key.sign(data)
 
     def sign_again(self, data: bytes, former: bytes | None) -> bytes:
         """The former signature if clients accept it for this data, else a new one."""

@@ -7,6 +7,7 @@ The tree; a class marked with a number is reported with that exit code (specific
     │   ├── ManifestError            14
     │   ├── ArchiveError             18
     │   ├── DeltaError               27    (the client falls back to the full object and never shows it)
+    │   ├── UpdateIndexError         27    (the client does without it and never shows it)
     │   └── SignatureError           21
     ├── UsageError                   15    the command line or a configuration file
     ├── NotRootError                  1
@@ -105,6 +106,10 @@ class ArchiveError(FormatError):
 
 
 class DeltaError(FormatError):
+    pass
+
+
+class UpdateIndexError(FormatError):
     pass
 
 

@@ -46,6 +46,21 @@ class PackNeed:
     hashes: frozenset[str] = field(repr=False)
     """The objects that the pack can provide."""
 
+    @property
+    def title(self) -> str:
+        """For messages."""
+        return f"the pack for {self.bundle}"
+
+    @property
+    def path(self) -> str:
+        """Where it is published."""
+        return layout.pack(self.to_version, self.bundle, self.from_version)
+
+    @property
+    def marker(self) -> str:
+        """What says in the state directory that it was unpacked."""
+        return layout.pack_marker(self.bundle, self.from_version, self.to_version)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -117,12 +132,21 @@ def consolidate(manifests: Iterable[Manifest], *, on_conflict: Callable[[str], N
 
 
 def pack_needs(current: Mapping[str, Manifest], target: Mapping[str, Manifest]) -> tuple[PackNeed, ...]:
-    """The packs that lead from the manifests of the installed bundles to those of the wanted ones (by bundle name)."""
+    """The packs that lead from the manifests of the installed bundles to those of the wanted ones (by bundle name).
+
+    A file that only has a higher version than before needs none.
+    """
     needs = []
     for bundle, manifest in target.items():
-        old = current[bundle].version if bundle in current else 0
+        former = current.get(bundle)
+        old = former.version if former is not None else 0
         if manifest.version > old:
-            hashes = frozenset(e.hash for e in manifest.entries if e.version > old and e.flags[1] in _PRESENT)
+            same = {(e.name, e.hash) for e in former.entries} if former is not None else set()
+            hashes = frozenset(
+                e.hash
+                for e in manifest.entries
+                if e.version > old and e.flags[1] in _PRESENT and (e.name, e.hash) not in same
+            )
             needs.append(PackNeed(bundle, old, manifest.version, hashes))
     return tuple(needs)
 

@@ -7,6 +7,7 @@ What it guarantees:
 * The cache is believed no more than the server: what lies there is verified each time, by hash and signature and not
   by the original's hard-link marks. A copy that fails is removed and fetched again exactly once.
 * A manifest delta is only ever a shorter way: if anything about it fails, the manifest is fetched as a whole.
+* An update index is used if its signature is right and not asked for twice: what it tells is never indispensable.
 * Manifests are fetched many at a time and parsed in the caller's thread while others still arrive.
 
 An instance is for one thread.
@@ -33,8 +34,9 @@ from swupd.errors import (
     UsageError,
 )
 from swupd.fetch import Download, Fetcher
-from swupd.formats import archive, delta, filehash, layout
+from swupd.formats import archive, delta, filehash, layout, updateindex
 from swupd.formats.manifest import BASE_LEVELS, MANIFEST_BYTES_LIMIT, VERSION_LIMIT, Entry, Level, Manifest, parse
+from swupd.formats.updateindex import UpdateIndex
 from swupd.fs import Directory
 from swupd.report import Report
 from swupd.settings import Settings, check_format
@@ -210,6 +212,27 @@ class Server:
             self._verifier.verify(data, der, what=what)
         if der != known:
             self._statedir.write_manifest(version, _MOM_SIGNATURE, der)
+
+    # -- the ways to a version -------------------------------------------------------------------------------------
+
+    def update_index(self, version: int) -> UpdateIndex | None:
+        """What the ways to a version cost; None, and a verbose message, if there is nothing that can be believed."""
+        url = self._content(layout.update_index(version))
+        try:
+            data = self._fetcher.get(url, limit=updateindex.INDEX_BYTES_LIMIT)
+            if self._verifier.enabled:
+                der = self._fetcher.get(layout.signature(url), limit=self._fetcher.limits.signature_bytes)
+                self._verifier.verify(data, der, what=url)
+            else:
+                self._verifier.skip(url)
+            index = updateindex.parse(data)
+        except (FormatError, ServerError) as error:
+            self._report.verbose(f"there is no update index of version {version}: {error}")
+            return None
+        if index.version != version:
+            self._report.verbose(f"{url} is not used: it is the one of version {index.version}")
+            return None
+        return index
 
     # -- bundles ---------------------------------------------------------------------------------------------------
 

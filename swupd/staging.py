@@ -8,7 +8,8 @@ What it guarantees:
   was computed in this run: before it was written, or anew if it was there already. Nothing else gets that name.
 * Nothing of the root changes. Its files are read for deltas, through directory descriptors without following links.
 * Packs, deltas and what an earlier run left are opportunities: whatever is wrong with one of them is told, and the
-  objects come by the next way. Of a damaged pack everything up to the damage is used.
+  objects come by the next way. Of a damaged pack everything up to the damage is used; of an update pack that is not the
+  one of the signed index nothing is.
 * A fullfile that is not what it should be is fetched once more past all caches; if it is still wrong or cannot be had,
   DownloadError names path, hash and URL. A full disk is a DiskSpaceError. What was staged stays for the next run.
 
@@ -22,6 +23,7 @@ Downloads run in the threads of the fetcher, packs are unpacked while others arr
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -46,10 +48,12 @@ from swupd.formats.manifest import Entry
 from swupd.fs import Directory
 from swupd.plan import FileList, PackNeed
 from swupd.report import Report, counted
+from swupd.route import Chooser, UpdatePack, Way, all_packs
 from swupd.statedir import StateDir
 from swupd.unpack import UNFINISHED, Unpacker, write_object
 
 _PACK_PREFIX = "pack-"
+_PIECE_BYTES = 1 << 20
 
 
 @dataclass
@@ -112,9 +116,16 @@ class Stager:
         self._download.close()
 
     def stage(
-        self, entries: Iterable[Entry], *, packs: Sequence[PackNeed] = (), current: FileList | None = None
+        self,
+        entries: Iterable[Entry],
+        *,
+        packs: Sequence[PackNeed] = (),
+        current: FileList | None = None,
+        choose: Chooser = all_packs,
     ) -> StageResult:
         """Get the objects of all `entries`. `current` are the files that the root has now, for deltas.
+
+        choose: is asked for the way, unless none of `packs` has anything that is missing.
 
         Raises DownloadError, DiskSpaceError, NotRootError and StateDirectoryError.
         """
@@ -126,7 +137,7 @@ class Stager:
             urls.setdefault(entry.hash, {})[entry.version] = None
         try:
             self._reuse()
-            self._unpack_packs(packs, current or {})
+            self._unpack_packs(packs, current or {}, choose)
             self._fetch_fullfiles({file_hash: sorted(versions) for file_hash, versions in urls.items()})
         except OSError as error:
             raise _failure(error, self._statedir) from error
@@ -163,38 +174,70 @@ class Stager:
 
     # -- packs and deltas ------------------------------------------------------------------------------------------
 
-    def _unpack_packs(self, packs: Sequence[PackNeed], current: FileList) -> None:
-        downloads = []
-        for need in packs:
-            marker = layout.pack_marker(need.bundle, need.from_version, need.to_version)
-            if need.hashes.isdisjoint(self._missing) or (self._statedir.content / marker).exists():
-                continue
-            url = self._url(layout.pack(need.to_version, need.bundle, need.from_version))
-            downloads.append(Download(url, marker, self._fetcher.limits.pack_bytes, need))
+    def _unpack_packs(self, packs: Sequence[PackNeed], current: FileList, choose: Chooser) -> None:
+        needs = [need for need in packs if self._is_wanted(need)]
+        if not needs:
+            return
+        with Unpacker(self.staged, self._missing, self._root, current, self._report) as unpacker:
+            for way in choose(frozenset(self._missing), needs):
+                self._fetch_packs(way, unpacker)
+                if way.update_pack is None or self._is_unpacked(way.update_pack):
+                    break
+        self._result.from_packs = unpacker.from_packs
+        self._result.from_deltas = unpacker.from_deltas
+
+    def _fetch_packs(self, way: Way, unpacker: Unpacker) -> None:
+        """Fetch and unpack the packs of one way."""
+        packs: list[PackNeed | UpdatePack] = [*way.packs] if way.update_pack is None else [way.update_pack, *way.packs]
+        downloads = [
+            Download(self._url(pack.path), pack.marker, self._limit(pack), pack)
+            for pack in packs
+            if self._is_wanted(pack)
+        ]
         if not downloads:
             return
         self._step("download_packs", f"Downloading {counted(len(downloads), 'pack')}")
 
         def arrived(download: Download) -> None:
+            pack: PackNeed | UpdatePack = download.key
             with self._download.open_file(download.name) as source:
-                whole = unpacker.unpack(source, download.key.bundle)
+                whole = self._is_announced(source, pack) and unpacker.unpack(source, pack.title)
             self._download.unlink(download.name)
             if whole:
                 self._result.packs += 1
                 with Directory.open(self._statedir.content) as content:
-                    content.remove_tree(download.name)
-                    content.write_file(download.name, [])
+                    content.remove_tree(pack.marker)
+                    content.write_file(pack.marker, [])
 
-        with Unpacker(self.staged, self._missing, self._root, current, self._report) as unpacker:
-            failures = self._fetcher.get_all(downloads, self._download, on_file=arrived)
-        self._result.from_packs = unpacker.from_packs
-        self._result.from_deltas = unpacker.from_deltas
-        for failure in failures:
-            bundle = failure.download.key.bundle
+        for failure in self._fetcher.get_all(downloads, self._download, on_file=arrived):
+            title = failure.download.key.title
             if isinstance(failure.error, NotOnServerError):
-                self._report.verbose(f"the server has no pack for {bundle}")
+                self._report.verbose(f"the server does not have {title}")
             else:
-                self._report.warning(f"the pack for {bundle} could not be downloaded: {failure.error}")
+                self._report.warning(f"{title} could not be downloaded: {failure.error}")
+
+    def _is_wanted(self, pack: PackNeed | UpdatePack) -> bool:
+        return not pack.hashes.isdisjoint(self._missing) and not self._is_unpacked(pack)
+
+    def _is_unpacked(self, pack: PackNeed | UpdatePack) -> bool:
+        return (self._statedir.content / pack.marker).exists()
+
+    def _is_announced(self, source: BinaryIO, pack: PackNeed | UpdatePack) -> bool:
+        """Whether an update pack is the one of the index, which is signed; of other packs nothing is known before."""
+        if isinstance(pack, PackNeed):
+            return True
+        digest = hashlib.sha256()
+        while piece := source.read(_PIECE_BYTES):
+            digest.update(piece)
+        source.seek(0)
+        if digest.hexdigest() == pack.file.sha256:
+            return True
+        self._report.warning(f"{pack.title} is not the one that the publisher has signed for; it is not used")
+        return False
+
+    def _limit(self, pack: PackNeed | UpdatePack) -> int:
+        limit = self._fetcher.limits.pack_bytes
+        return min(limit, pack.file.bytes) if isinstance(pack, UpdatePack) else limit
 
     # -- fullfiles -------------------------------------------------------------------------------------------------
 

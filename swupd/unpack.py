@@ -1,4 +1,5 @@
-"""Packs -> verified objects in the staged directory (swupd client specification, sections 1.4 and 4.4).
+"""Packs -> verified objects in the staged directory (swupd client specification, sections 1.4 and 4.4; update packs:
+docs/update-pack.md).
 
 Guarantees and rules:
 
@@ -6,8 +7,9 @@ Guarantees and rules:
   byte is written, large ones under another name until their end. Members that nobody asked for are skipped unread.
 * A delta is applied to an installed file only if that file, as it is now on the disk, has the hash that the delta
   starts from; it is found by the manifests and read through directory descriptors. What comes out is hashed.
-* Whatever is wrong with a member or a delta leaves its object missing; a broken archive ends the pack. Errors of the
-  system (a full disk) are raised as the OSError that they are.
+* Whatever is wrong with a member or a delta leaves its object missing, also a program gzip that is missing or writes
+  other bytes than the publisher's; a broken archive ends the pack. Errors of the system (a full disk) are raised as the
+  OSError that they are.
 * The archive is read in the caller's thread. Hashing, writing and deltas are work for other threads, in batches;
   what waits for them is limited in bytes. When `unpack` returns, nothing is being worked on.
 """
@@ -17,14 +19,15 @@ from __future__ import annotations
 import os
 import stat
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
 from typing import BinaryIO, NamedTuple, Self
 
+from swupd import process
 from swupd.errors import ArchiveError, DeltaError, UnsafePathError
-from swupd.formats import delta, layout
+from swupd.formats import delta, gzipped, layout
 from swupd.formats.archive import (
     PACK_LIMITS,
     WHOLE_BYTES,
@@ -44,6 +47,8 @@ DELTA_BYTES_LIMIT = 128 << 20
 """Bytes of a delta that is applied; a larger one is as good as its object."""
 WAITING_BYTES_LIMIT = 24 << 20
 """Bytes of members, old and new files in memory at a time; a single delta may need more, and is then alone."""
+PROGRAM_PATH = "/usr/bin:/bin"
+"""Where the program gzip is looked for. Its environment has nothing else: GZIP would change what it writes."""
 UNFINISHED = ".new"
 """Suffix of the name that a large object has while it is written."""
 
@@ -51,6 +56,10 @@ _BATCH_BYTES = 1 << 20
 _BATCH_COUNT = 64
 _FILE_BYTES = 1024
 """What a small member costs besides its content, for the limit."""
+
+
+_Apply = Callable[[bytes, bytes], tuple[bytes, delta.DeltaHeader]]
+"""(old file, delta) -> (new file, header with its mode and owner); raises DeltaError."""
 
 
 class _Done(NamedTuple):
@@ -103,8 +112,11 @@ class Unpacker:
     def close(self) -> None:
         self._pool.close()
 
-    def unpack(self, source: BinaryIO, bundle: str) -> bool:
-        """Take what is missing from one pack; whether it could be read to its end. Raises OSError."""
+    def unpack(self, source: BinaryIO, title: str) -> bool:
+        """Take what is missing from one pack; whether it could be read to its end. Raises OSError.
+
+        title: the pack in messages, "the pack for editors".
+        """
         self._wrong = []
         damage: ArchiveError | None = None
         try:
@@ -113,10 +125,10 @@ class Unpacker:
             damage = error
         self._pool.drain()
         if damage is not None:
-            self._report.warning(f"the pack for {bundle} is damaged; what it lacks comes file by file: {damage}")
+            self._report.warning(f"{title} is damaged; what it lacks comes file by file: {damage}")
         if self._wrong:
             more = f" (and {len(self._wrong) - 1} more)" if len(self._wrong) > 1 else ""
-            self._report.warning(f"the pack for {bundle} has wrong objects: {self._wrong[0]}{more}")
+            self._report.warning(f"{title} has wrong objects: {self._wrong[0]}{more}")
         return damage is None
 
     def _read(self, source: BinaryIO) -> None:
@@ -127,10 +139,10 @@ class Unpacker:
                 directory, _, name = member.name.partition("/")
                 if member.link_to is not None:
                     continue  # a second name of a delta (old servers): the first one has served
-                if directory == layout.DELTA_DIRECTORY:
+                if directory in (layout.DELTA_DIRECTORY, layout.GZIP_DIRECTORY):
                     hashes = layout.parse_delta_name(name)
                     if hashes is not None and hashes[1] in self._missing:
-                        self._take_delta(member, data, *hashes)
+                        self._take_delta(member, data, *hashes, gzip=directory == layout.GZIP_DIRECTORY)
                 elif directory != layout.STAGED_DIRECTORY or name not in self._missing:
                     continue
                 elif member.size > WHOLE_BYTES:
@@ -149,19 +161,22 @@ class Unpacker:
     def _take(self, file_hash: str) -> None:
         self._taken[file_hash] = self._missing.pop(file_hash)
 
-    def _take_delta(self, member: Member, data: BinaryIO, from_hash: str, to_hash: str) -> None:
+    def _take_delta(self, member: Member, data: BinaryIO, from_hash: str, to_hash: str, *, gzip: bool) -> None:
         name = self._installed.name(from_hash)
         if name is None or member.type is not ObjectType.FILE or member.size > DELTA_BYTES_LIMIT:
             return
-        content = data.read()
+        content = data.read(member.size)
         try:
-            header = delta.read_header(content)
+            header = delta.read_header(gzipped.decode(content)[1] if gzip else content)
         except DeltaError as error:
             self._report.debug(f"the delta to {to_hash} cannot be applied: {error}")
             return
         self._take(to_hash)
-        weight = len(content) + header.old_size + header.new_size
-        self._pool.submit(weight, partial(self._apply, content, name, from_hash, to_hash))
+        sizes = header.old_size + header.new_size
+        # Of gzip files the contents are in memory beside the files, which are as large in the worst case.
+        weight = len(content) + (2 * sizes if gzip else sizes)
+        apply = _apply_gzip if gzip else delta.apply
+        self._pool.submit(weight, partial(self._apply, apply, content, name, from_hash, to_hash))
 
     def _collect(self, outcomes: Iterable[_Done]) -> None:
         for done in outcomes:
@@ -189,18 +204,26 @@ class Unpacker:
                 outcomes.append(_Done(file_hash, str(error)))
         return outcomes
 
-    def _apply(self, content: bytes, name: str, from_hash: str, to_hash: str) -> list[_Done]:
+    def _apply(self, apply: _Apply, content: bytes, name: str, from_hash: str, to_hash: str) -> list[_Done]:
         old = self._installed.read(name, from_hash)
         if old is None:
             return [_Done(to_hash, f"{name} was changed", from_delta=True)]
         try:
-            new, header = delta.apply(old, content)
+            new, header = apply(old, content)
         except DeltaError as error:
             return [_Done(to_hash, str(error), from_delta=True)]
         if hash_content(header.mode, header.uid, header.gid, new) != to_hash:
             return [_Done(to_hash, "it gives something else", from_delta=True)]
         self._staged.write_file(to_hash, [new], mode=stat.S_IMODE(header.mode), owner=(header.uid, header.gid))
         return [_Done(to_hash, from_delta=True)]
+
+
+def _apply_gzip(old: bytes, content: bytes) -> tuple[bytes, delta.DeltaHeader]:
+    return gzipped.apply(old, content, _run)
+
+
+def _run(argv: Sequence[str], stdin: bytes) -> bytes:
+    return process.run(argv, env={"PATH": PROGRAM_PATH}, stdin=stdin).stdout
 
 
 def write_object(staged: Directory, file_hash: str, member: Member, chunks: Iterator[bytes]) -> None:

@@ -17,6 +17,7 @@ from swupd.fs import Directory
 from swupd.install import Installer, InstallResult
 from swupd.plan import FileList, Plan
 from swupd.report import counted, human_size
+from swupd.route import Chooser, all_packs
 from swupd.scripts import Scripts
 from swupd.session import Session
 from swupd.staging import Stager
@@ -42,10 +43,12 @@ def carry_out(
     install_step: str,
     download_only: bool = False,
     before_staging: Callable[[Plan], None] | None = None,
+    choose: Chooser = all_packs,
 ) -> InstallResult | None:
     """Stage and install a plan, then run what has to follow; None if only the download was asked for.
 
-    before_staging: is given the definite plan while nothing has been fetched. Raises what staging and installing raise.
+    before_staging: is given the definite plan while nothing has been fetched. choose: as for `Stager.stage`. Raises
+    what staging and installing raise.
     """
     report = session.report
     plan = settle(wish.plan, session.settings.root, wish.wanted, report)
@@ -54,7 +57,7 @@ def carry_out(
     if before_staging is not None:
         before_staging(plan)
     with Directory.open(session.settings.root) as root, stager(session, root, steps) as staging:
-        staging.stage(plan.install, packs=plan.packs, current=wish.current)
+        staging.stage(plan.install, packs=plan.packs, current=wish.current, choose=choose)
         if download_only:
             return None
         steps(install_step, f"Installing {counted(len(plan.install), 'file')}, removing {len(plan.remove)}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from swupd.commands.applying import Wish, carry_out, disagreement, received, run_scripts, scripts
@@ -27,8 +27,9 @@ from swupd.errors import (
 from swupd.formats import layout
 from swupd.formats.manifest import Manifest
 from swupd.install import InstallResult
-from swupd.plan import consolidate, pack_needs, plan_update
+from swupd.plan import PackNeed, consolidate, pack_needs, plan_update
 from swupd.report import Report
+from swupd.route import Chooser, Way, all_packs, ways
 from swupd.session import Session, exclusive, reading
 
 HELP = "update the system to a newer version"
@@ -133,6 +134,7 @@ def _update(args: Namespace, session: Session) -> bool:
         steps,
         install_step="update_files",
         download_only=args.download,
+        choose=_chooser(session, installed, target),
     )
     if result is None:
         report.info(f"Version {target} is downloaded ({received(session)}); 'swupd update' will install it")
@@ -187,6 +189,23 @@ def _load(session: Session, installed: int, target: int) -> Versions:
     for name in sorted(bundles & known - wanted.keys()):
         session.report.info(f"Version {target} has no bundle {name} any more; its files are removed")
     return Versions(current, wanted)
+
+
+def _chooser(session: Session, installed: int, target: int) -> Chooser:
+    """What finds the cheapest way with the update index of the target version; it is fetched when it is needed."""
+
+    def choose(missing: frozenset[str], packs: Sequence[PackNeed]) -> Sequence[Way]:
+        index = session.server.update_index(target)
+        update = index.update_from(installed) if index is not None else None
+        if update is None:
+            return all_packs(missing, packs)
+        found = ways(missing, packs, update, target)
+        session.report.verbose(f"The cheapest way: {found[0]}")
+        for other in found[1:]:
+            session.report.verbose(f"Another way: {other}")
+        return found
+
+    return choose
 
 
 def _summarise(session: Session, versions: Versions, result: InstallResult, what: str) -> None:

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from swupd.errors import ArchiveError
-from swupd.formats.archive_write import fullfile, manifest_tar, write_pack
+from swupd.formats.archive_write import END_OF_ARCHIVE, fullfile, manifest_tar, pack_head, write_pack
 from swupd.formats.compression import Compression, compress, decompressed, detect
 from swupd.formats.filehash import ContentHasher, hash_content, hash_directory, hash_link
 from swupd.formats.tarheader import (
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 __all__ = [
+    "END_OF_ARCHIVE",
     "FULLFILE_LIMITS",
     "MANIFEST_LIMITS",
     "PACK_LIMITS",
@@ -58,6 +59,7 @@ __all__ = [
     "fullfile",
     "manifest_tar",
     "object_hash",
+    "pack_head",
     "pack_header",
     "read_fullfile",
     "read_manifest_tar",

@@ -15,23 +15,28 @@ from swupd.errors import ArchiveError
 from swupd.formats.layout import DELTA_DIRECTORY, STAGED_DIRECTORY
 from swupd.formats.tarheader import ZERO_BLOCK, Member, ObjectType, pack_header, padding
 
-_END = 2 * ZERO_BLOCK
+END_OF_ARCHIVE = 2 * ZERO_BLOCK
 _PACK_DIRECTORY_MODE = stat.S_IFDIR | 0o700
 _MANIFEST_MODE = stat.S_IFREG | 0o644
 
 
 def fullfile(member: Member, content: bytes = b"") -> bytes:
     """The uncompressed archive of one object; `member.name` is its hash."""
-    return b"".join((pack_header(member), content, _end_of_member(member, len(content)), _END))
+    return b"".join((pack_header(member), content, _end_of_member(member, len(content)), END_OF_ARCHIVE))
+
+
+def pack_head() -> bytes:
+    """The two directories that every pack begins with."""
+    directories = (DELTA_DIRECTORY, STAGED_DIRECTORY)
+    return b"".join(pack_header(Member(name, ObjectType.DIRECTORY, _PACK_DIRECTORY_MODE, 0, 0)) for name in directories)
 
 
 def write_pack(target: BinaryIO, objects: Iterable[tuple[Member, Iterable[bytes]]]) -> None:
-    """Write a pack: the two directories, then the objects (named "delta/…" and "staged/…") in the order given.
+    """Write a pack: its head, then the objects (named "delta/…" and "staged/…") in the order given.
 
     `target` takes the uncompressed archive; the caller compresses, and closes it.
     """
-    for directory in (DELTA_DIRECTORY, STAGED_DIRECTORY):
-        target.write(pack_header(Member(directory, ObjectType.DIRECTORY, _PACK_DIRECTORY_MODE, 0, 0)))
+    target.write(pack_head())
     for member, chunks in objects:
         target.write(pack_header(member))
         written = 0
@@ -39,7 +44,7 @@ def write_pack(target: BinaryIO, objects: Iterable[tuple[Member, Iterable[bytes]
             target.write(chunk)
             written += len(chunk)
         target.write(_end_of_member(member, written))
-    target.write(_END)
+    target.write(END_OF_ARCHIVE)
 
 
 def manifest_tar(files: Mapping[str, bytes], mtime: int) -> bytes:
@@ -48,7 +53,7 @@ def manifest_tar(files: Mapping[str, bytes], mtime: int) -> bytes:
     for name, content in files.items():
         member = Member(name, ObjectType.FILE, _MANIFEST_MODE, 0, 0, len(content), mtime)
         parts += [pack_header(member), content, padding(len(content))]
-    return b"".join((*parts, _END))
+    return b"".join((*parts, END_OF_ARCHIVE))
 
 
 def _end_of_member(member: Member, written: int) -> bytes:

@@ -31,6 +31,8 @@ LATEST_OVERALL = "version/latest_version"
 STAGED_DIRECTORY = "staged"
 DELTA_DIRECTORY = "delta"
 """The two directories in a pack, and the directories of the state directory that they are unpacked to."""
+GZIP_DIRECTORY = "gzip"
+"""The third directory in an update pack: deltas between the contents of gzip files."""
 
 DELTA_PREFIX = "10-20-"
 """The two meaningless version fields that every mixer writes in front of a delta's hashes (section 1.4)."""
@@ -106,6 +108,21 @@ def pack(version: int, bundle: str, from_version: int) -> str:
     return f"{_version(version)}/{pack_name(bundle, from_version)}"
 
 
+def update_pack(version: int, from_version: int) -> str:
+    """What all bundles together need to get from one version to another; original clients do not know of it."""
+    return f"{_version(version)}/update-from-{_version(from_version)}.tar"
+
+
+def update_index(version: int) -> str:
+    """What the ways to `version` cost, signed; original clients do not know of it."""
+    return f"{_version(version)}/update-index"
+
+
+def checksums(version: int) -> str:
+    """The checksums of all files of a version, signed; for mirrors and publishers, no client reads them."""
+    return f"{_version(version)}/checksums"
+
+
 def fullfiles(version: int) -> str:
     """The directory of a version's fullfiles."""
     return f"{_version(version)}/files"
@@ -124,6 +141,11 @@ def staged_name(file_hash: str) -> str:
 def delta_name(from_hash: str, to_hash: str) -> str:
     """The base name of a file delta; the prefix is written because clients before September 2022 expect it."""
     return f"{DELTA_PREFIX}{_hash(from_hash)}-{_hash(to_hash)}"
+
+
+def gzip_delta_name(from_hash: str, to_hash: str) -> str:
+    """The base name of a delta between the contents of two gzip files."""
+    return f"{_hash(from_hash)}-{_hash(to_hash)}"
 
 
 def parse_delta_name(name: str) -> tuple[str, str] | None:
@@ -155,6 +177,11 @@ def cached_manifest_delta_name(bundle: str, from_version: int, version: int) -> 
 def pack_marker(bundle: str, from_version: int, version: int) -> str:
     """The empty file of the state directory which says that a pack was unpacked."""
     return f"pack-{_component(bundle)}-from-{_version(from_version, zero=True)}-to-{_version(version)}.tar"
+
+
+def update_pack_marker(from_version: int, version: int) -> str:
+    """The same for an update pack. No bundle's marker has this name: no bundle's name begins with a hyphen."""
+    return f"pack--update-from-{_version(from_version)}-to-{_version(version)}.tar"
 
 
 def _version(version: int, *, zero: bool = False) -> str:

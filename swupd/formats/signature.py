@@ -50,30 +50,36 @@ _NESTING_LIMIT = 24
 _SIGNATURE_HINT = "the file was changed on its way, or it was signed by somebody else; do not install it"
 
 
-def sign(data: bytes, certificate_pem: bytes, key_pem: bytes) -> bytes:
-    """A detached signature over the exact bytes of `data`, in DER, with all certificates of `certificate_pem` inside.
+class SigningKey:
+    """A certificate and its private key, read once: checking a key of 4096 bits takes a quarter of a second."""
 
-    The first certificate is the signer's; original clients need it there. Raises SignatureError if certificate and key
-    cannot be read or do not belong together.
-    """
-    signer, *others = parse_pem(certificate_pem)
-    try:
-        key = serialization.load_pem_private_key(key_pem, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise SignatureError(
-            f"the private key cannot be read: {error}", hint="it must be a PEM file without passphrase"
-        ) from error
-    if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
-        raise SignatureError("the private key is neither an RSA nor an elliptic key")
-    if key.public_key() != signer.public_key():
-        raise SignatureError(
-            "the private key does not belong to the certificate", hint="use the key that the certificate was made with"
-        )
-    builder = pkcs7.PKCS7SignatureBuilder().set_data(data).add_signer(signer, key, hashes.SHA256())
-    for certificate in others:
-        builder = builder.add_certificate(certificate)
-    options = [pkcs7.PKCS7Options.DetachedSignature, pkcs7.PKCS7Options.Binary, pkcs7.PKCS7Options.NoCapabilities]
-    return builder.sign(serialization.Encoding.DER, options)
+    def __init__(self, certificate_pem: bytes, key_pem: bytes) -> None:
+        """The first certificate is the signer's. Raises SignatureError if the two cannot be read or do not belong
+        together."""
+        self._signer, *self._others = parse_pem(certificate_pem)
+        try:
+            key = serialization.load_pem_private_key(key_pem, password=None)
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise SignatureError(
+                f"the private key cannot be read: {error}", hint="it must be a PEM file without passphrase"
+            ) from error
+        if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
+            raise SignatureError("the private key is neither an RSA nor an elliptic key")
+        if key.public_key() != self._signer.public_key():
+            raise SignatureError(
+                "the private key does not belong to the certificate",
+                hint="use the key that the certificate was made with",
+            )
+        self._key = key
+
+    def sign(self, data: bytes) -> bytes:
+        """A detached signature over the exact bytes of `data`, in DER, with all certificates inside; original clients
+        need the signer's there."""
+        builder = pkcs7.PKCS7SignatureBuilder().set_data(data).add_signer(self._signer, self._key, hashes.SHA256())
+        for certificate in self._others:
+            builder = builder.add_certificate(certificate)
+        options = [pkcs7.PKCS7Options.DetachedSignature, pkcs7.PKCS7Options.Binary, pkcs7.PKCS7Options.NoCapabilities]
+        return builder.sign(serialization.Encoding.DER, options)
 
 
 def verify(

@@ -77,6 +77,15 @@ def entry_at(path: Path, name: str, version: int) -> Entry:
     return Entry.present(kind, hash_path(str(path)), version, name)
 
 
+def delta_between(start: Path, end: Path) -> bytes:
+    """A delta that takes the beginning of the old file and inserts what the new one has more."""
+    old, new, after = start.read_bytes(), end.read_bytes(), end.stat()
+    same = min(len(old), len(new))
+    changes = bytes((b - a) % 256 for a, b in zip(old[:same], new[:same], strict=True))
+    owner = {"mode": after.st_mode, "uid": after.st_uid, "gid": after.st_gid}
+    return delta.encode(len(old), [(same, len(new) - same, 0)], changes, new[same:], **owner)
+
+
 def tree_of(root: Path) -> dict[str, str]:
     """Everything below a root: name -> swupd hash."""
     return {found.name: hash_path(found.path) for found in walk(str(root))}
@@ -129,15 +138,7 @@ class Publisher:
         whole = list(hashes)
         objects: list[tuple[Member, list[bytes]]] = []
         for start, end in deltas:
-            after = self.sources[end].stat()
-            made = delta.make(
-                self.sources[start].read_bytes(),
-                self.sources[end].read_bytes(),
-                mode=after.st_mode,
-                uid=after.st_uid,
-                gid=after.st_gid,
-            )
-            assert made is not None
+            made = delta_between(self.sources[start], self.sources[end])
             name = f"{layout.DELTA_DIRECTORY}/{layout.delta_name(start, end)}"
             objects.append((Member(name, ObjectType.FILE, stat.S_IFREG | 0o644, 0, 0, len(made)), [made]))
         for file_hash in whole:

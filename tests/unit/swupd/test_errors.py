@@ -15,6 +15,7 @@ CODES = {
     "ManifestError": 14,
     "ArchiveError": 18,
     "DeltaError": 27,
+    "UpdateIndexError": 27,
     "SignatureError": 21,
     "UsageError": 15,
     "NotRootError": 1,

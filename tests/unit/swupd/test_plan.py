@@ -226,6 +226,11 @@ def test_zero_packs_are_for_more_than_ten_files_per_bundle() -> None:
     assert plan_add(few, {}, packs=packs).packs == ()
 
 
+def test_a_file_that_only_has_a_higher_version_needs_no_pack() -> None:
+    (need,) = pack_needs({"b": manifest(10, file("/a"))}, {"b": manifest(20, file("/a", 20), file("/b", 20, B))})
+    assert need.hashes == {B}
+
+
 def test_packs_are_needed_for_newer_and_new_bundles_only() -> None:
     old = manifest(10, file("/a"))
     newer = manifest(20, file("/a", 10, A), file("/b", 20, B), Entry.deleted(20, "/c"))

@@ -26,8 +26,9 @@ from swupd.errors import (
     UnknownBundleError,
 )
 from swupd.fetch import Fetcher
-from swupd.formats import archive, delta, filehash, layout, signature
+from swupd.formats import archive, delta, filehash, layout, signature, updateindex
 from swupd.formats.manifest import Entry, FileType, Level, Manifest, serialise
+from swupd.formats.updateindex import BundleCost, Update, UpdateIndex
 from swupd.report import TextReport
 from swupd.server import Server, parse_version
 from swupd.settings import Settings
@@ -63,7 +64,7 @@ class Publisher:
         )
 
     def sign(self, data: bytes) -> bytes:
-        return signature.sign(data, self.certificate, self._key)
+        return signature.SigningKey(self.certificate, self._key).sign(data)
 
 
 class Tree:
@@ -105,11 +106,17 @@ class Tree:
         self.write(layout.manifest_signature(version), der)
 
     def publish_delta(self, version: int, name: str, old_version: int) -> None:
-        made = delta.make(
-            self.manifests[old_version, name], self.manifests[version, name], mode=FILE_MODE, uid=0, gid=0
-        )
-        assert made is not None
+        old, new = self.manifests[old_version, name], self.manifests[version, name]
+        same = min(len(old), len(new))
+        changes = bytes((b - a) % 256 for a, b in zip(old[:same], new[:same], strict=True))
+        triples = [(same, len(new) - same, 0)]
+        made = delta.encode(len(old), triples, changes, new[same:], mode=FILE_MODE, uid=0, gid=0, compressed=True)
         self.write(layout.manifest_delta(version, name, old_version), made)
+
+    def publish_index(self, version: int, index: UpdateIndex) -> None:
+        data = updateindex.serialise(index)
+        self.write(layout.update_index(version), data)
+        self.write(layout.signature(layout.update_index(version)), self.publisher.sign(data))
 
     def publish_latest(self, text: bytes, name: str = "version/format30/latest") -> None:
         self.write(name, text)
@@ -165,8 +172,8 @@ class Client:
         }
         levels = changes.pop("levels", frozenset({Level.SSE}))
         self.settings = Settings(**values | changes)
-        self.err = io.StringIO()
-        report = TextReport(out=io.StringIO(), err=self.err)
+        self.out, self.err = io.StringIO(), io.StringIO()
+        report = TextReport(out=self.out, err=self.err, verbose=True)
         self.statedir = StateDir(self.settings.cache_dir, self.settings.data_dir, self.settings.content_url)
         self.statedir.prepare()
         self.fetcher = CountingFetcher(self.settings, report)
@@ -611,6 +618,58 @@ def test_a_failed_download_in_a_closure_is_an_error(tree: Tree, client: Client, 
     tree.path("20/Manifest.libs.tar").unlink()
     with pytest.raises(DownloadError, match="libs"):
         client.server.closure(mom, ["editors"], optional=False)
+
+
+# -- the ways to a version -------------------------------------------------------------------------------------------
+
+INDEX = UpdateIndex(20, (Update(10, None, {"os-core": BundleCost(10, 5, 6)}),))
+
+
+def test_an_update_index_is_fetched_with_its_signature(tree: Tree, client: Client) -> None:
+    tree.publish_index(20, INDEX)
+    assert client.server.update_index(20) == INDEX
+    assert client.asked() == ["20/update-index", "20/update-index.sig"]
+
+
+def test_a_version_without_an_update_index_is_asked_once(tree: Tree, client: Client) -> None:
+    assert client.server.update_index(20) is None
+    assert client.asked() == ["20/update-index"]
+    assert "there is no update index of version 20" in client.out.getvalue()
+    assert client.err.getvalue() == ""
+
+
+@pytest.mark.parametrize("wrong", ["changed", "unsigned", "no signature", "too large"])
+def test_an_update_index_that_is_not_the_publishers_is_not_used(tree: Tree, client: Client, wrong: str) -> None:
+    tree.publish_index(20, INDEX)
+    path = tree.path("20/update-index")
+    if wrong == "changed":
+        path.write_bytes(path.read_bytes().replace(b"5", b"4"))
+    elif wrong == "unsigned":
+        tree.path("20/update-index.sig").unlink()
+    elif wrong == "no signature":
+        tree.write("20/update-index.sig", b"noise")
+    else:
+        path.write_bytes(b" " * (updateindex.INDEX_BYTES_LIMIT + 1))
+    assert client.server.update_index(20) is None
+    assert "20/update-index" in client.out.getvalue()
+
+
+def test_a_signed_index_that_is_none_or_of_another_version_is_not_used(tree: Tree, client: Client) -> None:
+    tree.publish_index(30, INDEX)
+    assert client.server.update_index(30) is None
+    assert "it is the one of version 20" in client.out.getvalue()
+    tree.write("40/update-index", b"{}")
+    tree.write("40/update-index.sig", tree.publisher.sign(b"{}"))
+    assert client.server.update_index(40) is None
+    assert "no 'format'" in client.out.getvalue()
+
+
+def test_without_checks_an_unsigned_index_is_used_with_a_warning(tmp_path: Path, tree: Tree) -> None:
+    tree.write("20/update-index", updateindex.serialise(INDEX))
+    client = Client(tmp_path / "client", tree, check_signatures=False)
+    assert client.server.update_index(20) == INDEX
+    assert client.asked() == ["20/update-index"]
+    assert "20/update-index is not checked" in client.err.getvalue()
 
 
 # -- the copy for the shell completion -------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ class Publisher:
         )
 
     def sign(self, data: bytes) -> bytes:
-        return signature.sign(data, self.certificate, self._key)
+        return signature.SigningKey(self.certificate, self._key).sign(data)
 
 
 @pytest.fixture(scope="module")

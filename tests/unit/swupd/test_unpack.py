@@ -50,7 +50,7 @@ def unpacker(machine: Any, files: FileList, **options: Any) -> Iterator[tuple[Un
 
 def test_everything_is_staged_when_unpacking_returns(machine: Any, files: FileList, pack: bytes) -> None:
     with unpacker(machine, files) as (made, missing):
-        assert made.unpack(io.BytesIO(pack), "b")
+        assert made.unpack(io.BytesIO(pack), "the pack for b")
         assert missing == {}
         assert made.from_packs == len({entry.hash for entry in files.values()})
         assert machine.staged == {entry.hash for entry in files.values()}
@@ -60,7 +60,7 @@ def test_everything_is_staged_when_unpacking_returns(machine: Any, files: FileLi
 def test_little_memory_is_enough(machine: Any, files: FileList, pack: bytes, monkeypatch: Any) -> None:
     monkeypatch.setattr(unpack, "WAITING_BYTES_LIMIT", 1)
     with unpacker(machine, files) as (made, missing):
-        assert made.unpack(io.BytesIO(pack), "b")
+        assert made.unpack(io.BytesIO(pack), "the pack for b")
         assert missing == {}
 
 
@@ -72,13 +72,13 @@ def test_a_full_disk_in_a_thread_is_raised_in_the_caller(
 
     monkeypatch.setattr(Directory, "write_file", full)
     with unpacker(machine, files) as (made, _), pytest.raises(OSError, match="No space left"):
-        made.unpack(io.BytesIO(pack), "b")
+        made.unpack(io.BytesIO(pack), "the pack for b")
 
 
 def test_an_archive_beyond_its_limits_is_used_up_to_them(machine: Any, files: FileList, pack: bytes) -> None:
     limits = ArchiveLimits(members=50, object_bytes=1 << 30, total_bytes=1 << 30)
     with unpacker(machine, files, limits=limits) as (made, missing):
-        assert not made.unpack(io.BytesIO(pack), "b")
+        assert not made.unpack(io.BytesIO(pack), "the pack for b")
         assert made.from_packs == 48
         assert made.from_packs + len(missing) == len({entry.hash for entry in files.values()})
     assert "damaged" in machine.report.warnings[0]
@@ -86,9 +86,9 @@ def test_an_archive_beyond_its_limits_is_used_up_to_them(machine: Any, files: Fi
 
 def test_a_second_pack_brings_only_what_the_first_did_not(machine: Any, files: FileList, pack: bytes) -> None:
     with unpacker(machine, files) as (made, missing):
-        made.unpack(io.BytesIO(pack[: len(pack) // 2]), "b")
+        made.unpack(io.BytesIO(pack[: len(pack) // 2]), "the pack for b")
         first = made.from_packs
         assert missing
-        made.unpack(io.BytesIO(pack), "b")
+        made.unpack(io.BytesIO(pack), "the pack for b")
         assert not missing
         assert 0 < first < made.from_packs

@@ -15,16 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swupd.errors import DeltaError
-from swupd.formats.delta import (
-    MAKE_MINIMUM,
-    NEW_SIZE_LIMIT,
-    TRIPLES_LIMIT,
-    DeltaHeader,
-    apply,
-    encode,
-    make,
-    read_header,
-)
+from swupd.formats.delta import NEW_SIZE_LIMIT, TRIPLES_LIMIT, DeltaHeader, apply, encode, read_header
 
 MODE = stat.S_IFREG | 0o644
 
@@ -283,77 +274,75 @@ def test_noise_behind_a_magic_raises_nothing_but_delta_errors(noise: bytes) -> N
             apply(b"abc", magic + noise, limit=1 << 20)
 
 
+def example() -> tuple[bytes, bytes]:
+    """An old file, and a delta with all that deltas have: changes, insertions, steps in both directions."""
+    numbers = random.Random(5)
+    diff = bytearray(5000)
+    for position in range(100, 5000, 70):
+        diff[position] = 3
+    triples = [(3000, 150, 500), (1500, 0, -2000), (500, 0, 0)]
+    return numbers.randbytes(6000), encode(6000, triples, bytes(diff), numbers.randbytes(150), mode=MODE, uid=3, gid=4)
+
+
+OLD, DELTA = example()
+
+
 @given(st.data())
 @settings(max_examples=100, deadline=None)
 def test_a_damaged_delta_is_refused_or_gives_the_size_that_it_says(data: st.DataObject) -> None:
-    old = PAIR[0]
     delta = bytearray(DELTA)
     for _ in range(data.draw(st.integers(1, 3))):
         delta[data.draw(st.integers(0, len(delta) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     with suppress(DeltaError):
-        result, header = apply(old, bytes(delta), limit=1 << 16)
+        result, header = apply(OLD, bytes(delta), limit=1 << 16)
         assert len(result) == header.new_size
 
 
-# -- making ------------------------------------------------------------------------------------------------------------
+# -- writing -----------------------------------------------------------------------------------------------------------
 
 
-def pair() -> tuple[bytes, bytes]:
-    """Two versions of something like a program: mostly equal, some numbers changed, a part inserted."""
-    numbers = random.Random(5)
-    old = numbers.randbytes(6000)
-    new = bytearray(old)
-    for position in range(100, 5000, 70):
-        new[position] = (new[position] + 3) % 256
-    new[3000:3000] = numbers.randbytes(150)
-    return old, bytes(new)
-
-
-PAIR = pair()
-DELTA = make(*PAIR, mode=MODE, uid=3, gid=4) or b""
-
-
-def test_a_made_delta_gives_the_new_file_with_its_mode_and_owner() -> None:
-    new, header = apply(PAIR[0], DELTA)
-    assert new == PAIR[1]
-    assert (header.mode, header.uid, header.gid, header.new_size) == (MODE, 3, 4, len(new))
-
-
-def test_a_made_delta_leaves_compression_to_the_archive_around_it() -> None:
-    header = read_header(DELTA)
-    assert DELTA.startswith(b"BSDIFF4U")
+def test_blocks_are_left_to_the_compression_of_the_archive() -> None:
+    blocks = ([(300, 300, 0)], b"\1" * 300, b"n" * 300)
+    delta = encode(300, *blocks, mode=MODE, uid=3, gid=4)
+    header = read_header(delta)
     assert header.encoding == 1 << 0 | 1 << 5 | 1 << 10
-    assert len(DELTA) > len(PAIR[1])
+    assert (header.mode, header.uid, header.gid, header.old_size, header.new_size) == (MODE, 3, 4, 300, 600)
+    assert delta[header.offset :] == control((300, 300, 0)) + b"\1" * 300 + b"n" * 300
 
 
-def test_equal_files_have_a_tiny_delta() -> None:
-    delta = make(PAIR[0], PAIR[0], mode=MODE, uid=0, gid=0)
-    assert delta is not None
-    assert len(delta) < 150
-    assert apply(PAIR[0], delta)[0] == PAIR[0]
+@pytest.mark.parametrize("compressed", [False, True])
+def test_zeros_are_written_as_their_number(compressed: bool) -> None:
+    delta = encode(
+        1 << 20, [(1 << 20, 500, 0)], bytes(1 << 20), bytes(500), mode=MODE, uid=0, gid=0, compressed=compressed
+    )
+    assert len(delta) == 67 + 24 + 8 + 8
+    assert apply(bytes(range(256)) * 4096, delta)[0] == bytes(range(256)) * 4096 + bytes(500)
 
 
-def test_no_delta_is_made_where_the_full_file_is_as_good() -> None:
-    numbers = random.Random(6)
-    old, new = numbers.randbytes(5000), numbers.randbytes(5000)
-    assert make(old, new, mode=MODE, uid=0, gid=0) is None
-    assert make(old, bytes(5000), mode=MODE, uid=0, gid=0) is None
+def test_each_block_of_a_delta_that_stands_alone_is_compressed_as_it_is_smallest() -> None:
+    numbers = random.Random(7)
+    short, long = numbers.randbytes(40), b"".join(b"%d " % number for number in range(20_000))
+    delta = encode(40, [(40, len(long), 0)], short, long, mode=MODE, uid=0, gid=0, compressed=True)
+    assert read_header(delta).encoding == 1 << 0 | 1 << 5 | 1 << 13
+    assert delta[-len(lzma.compress(long)) - 100 :].count(b"\xfd7zXZ\0\0\x01") == 1  # with CRC32, as original ones
+    assert apply(bytes(40), delta)[0] == short + long
+
+    text = b"the same words, " * 20
+    delta = encode(40, [(40, len(text), 0)], short, text, mode=MODE, uid=0, gid=0, compressed=True)
+    assert read_header(delta).encoding == 1 << 0 | 1 << 5 | 1 << 12
 
 
-def test_no_delta_is_made_for_tiny_or_from_empty_files() -> None:
-    assert make(b"", PAIR[1], mode=MODE, uid=0, gid=0) is None
-    assert make(PAIR[0], PAIR[0][: MAKE_MINIMUM - 1], mode=MODE, uid=0, gid=0) is None
-
-
-@given(
-    st.binary(min_size=200, max_size=2000),
-    st.lists(st.tuples(st.integers(0, 2000), st.binary(max_size=40)), max_size=8),
-)
+@given(st.binary(min_size=1, max_size=300), st.binary(max_size=300), st.integers(0, 300))
 @settings(max_examples=100, deadline=None)
-def test_whatever_is_made_leads_to_the_new_file(old: bytes, edits: list[tuple[int, bytes]]) -> None:
-    new = bytearray(old)
-    for position, insertion in edits:
-        new[position : position + len(insertion) // 2] = insertion
-    delta = make(old, bytes(new), mode=MODE, uid=1, gid=2)
-    if delta is not None:
-        assert apply(old, delta)[0] == new
+def test_what_is_written_is_read_however_its_blocks_are_compressed(
+    diff: bytes, extra: bytes, insert_first: int
+) -> None:
+    first = min(insert_first, len(extra))
+    triples = [(0, first, 0), (len(diff), len(extra) - first, 0)]
+    plain, packed = (
+        encode(len(diff), triples, diff, extra, mode=MODE, uid=0, gid=0, compressed=compressed)
+        for compressed in (False, True)
+    )
+    assert apply(bytes(len(diff)), packed) == (extra[:first] + diff + extra[first:], read_header(packed))
+    assert apply(bytes(len(diff)), plain)[0] == apply(bytes(len(diff)), packed)[0]
+    assert len(packed) <= len(plain)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from swupd.formats import layout
+from swupd.formats.manifest import is_bundle_name
 
 A, B = "a" * 64, "0" * 63 + "b"
 
@@ -30,6 +31,11 @@ A, B = "a" * 64, "0" * 63 + "b"
         (layout.delta_name(A, B), f"10-20-{A}-{B}"),
         (layout.marker("editors"), "/usr/share/clear/bundles/editors"),
         (layout.pack_marker("editors", 0, 10), "pack-editors-from-0-to-10.tar"),
+        (layout.update_pack(20, 10), "20/update-from-10.tar"),
+        (layout.signature(layout.update_index(20)), "20/update-index.sig"),
+        (layout.signature(layout.checksums(20)), "20/checksums.sig"),
+        (layout.gzip_delta_name(A, B), f"{A}-{B}"),
+        (layout.update_pack_marker(10, 20), "pack--update-from-10-to-20.tar"),
         (layout.cached_manifest_delta_name("editors", 10, 20), "Manifest-editors-delta-from-10-to-20"),
         (layout.cache_name("https://cdn.example.org/update"), "https___cdn.example.org_update"),
         (layout.cache_name("https://a/b/"), "https___a_b"),
@@ -39,7 +45,7 @@ def test_names_are_the_specifications(found: str, expected: str) -> None:
     assert found == expected
 
 
-@pytest.mark.parametrize("name", [f"{A}-{B}", f"10-20-{A}-{B}", f"41340-41350-{A}-{B}", layout.delta_name(A, B)])
+@pytest.mark.parametrize("name", [f"41340-41350-{A}-{B}", layout.delta_name(A, B), layout.gzip_delta_name(A, B)])
 def test_a_delta_name_gives_its_hashes_with_and_without_versions(name: str) -> None:
     assert layout.parse_delta_name(name) == (A, B)
 
@@ -74,3 +80,12 @@ def test_a_format_is_a_positive_number_or_staging(name: str) -> None:
 def test_a_hash_is_64_lower_case_digits(value: str) -> None:
     with pytest.raises(ValueError, match="not a hash"):
         layout.fullfile(10, value)
+
+
+def test_the_marker_of_an_update_pack_is_no_bundles() -> None:
+    assert not is_bundle_name(layout.update_pack_marker(10, 20).removeprefix("pack-").partition("-from-")[0])
+
+
+def test_there_is_no_update_pack_from_nothing() -> None:
+    with pytest.raises(ValueError, match="not a version"):
+        layout.update_pack(20, 0)

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import pkcs7
 
 from swupd.errors import SignatureError
 from swupd.formats.certificate import CHAIN_LIMIT
-from swupd.formats.signature import load_certificates, make_certificate, sign, verify
+from swupd.formats.signature import SigningKey, load_certificates, make_certificate, verify
 
 DATA = b"MANIFEST\t30\nversion:\t20\r\n\nM...\n"
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -95,7 +95,7 @@ def root() -> Identity:
 
 
 def signed(by: Identity, *embedded: Identity, data: bytes = DATA) -> bytes:
-    return sign(data, b"".join(identity.pem for identity in (by, *embedded)), by.key_pem)
+    return SigningKey(b"".join(identity.pem for identity in (by, *embedded)), by.key_pem).sign(data)
 
 
 def built(by: Identity, *options: pkcs7.PKCS7Options, digest: hashes.HashAlgorithm | None = None) -> bytes:
@@ -377,7 +377,7 @@ def test_a_damaged_signature_raises_nothing_but_signature_errors(root: Identity)
 def test_a_certificate_that_was_made_signs_and_is_trusted() -> None:
     certificate, key = make_certificate("example mix", 30, NOW)
     trusted = load_certificates(certificate, at=NOW)
-    assert verify(DATA, sign(DATA, certificate, key), trusted, at=NOW) == trusted[0]
+    assert verify(DATA, SigningKey(certificate, key).sign(DATA), trusted, at=NOW) == trusted[0]
     assert trusted[0].subject.rfc4514_string() == "CN=example mix"
     assert trusted[0].not_valid_after_utc == NOW + 30 * DAY
     assert key.startswith(b"-----BEGIN PRIVATE KEY-----")
@@ -413,7 +413,7 @@ def test_a_file_without_certificates_is_refused(pem: bytes) -> None:
 
 def test_a_key_that_does_not_belong_to_the_certificate_is_refused(root: Identity) -> None:
     with pytest.raises(SignatureError, match="does not belong"):
-        sign(DATA, root.pem, issue("other").key_pem)
+        SigningKey(root.pem, issue("other").key_pem)
 
 
 def test_a_key_that_cannot_be_used_is_refused(root: Identity) -> None:
@@ -425,7 +425,7 @@ def test_a_key_that_cannot_be_used_is_refused(root: Identity) -> None:
     )
     for key in (b"", b"hello", encrypted, foreign):
         with pytest.raises(SignatureError, match="private key"):
-            sign(DATA, root.pem, key)
+            SigningKey(root.pem, key)
 
 
 # -- openssl -----------------------------------------------------------------------------------------------------------
