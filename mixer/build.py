@@ -21,16 +21,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mixer import composition, release
+from mixer import checksums, composition, release
 from mixer.composition import Composition
 from mixer.config import AptSource, Config
 from mixer.content import ContentStore, Stored, Wanted
+from mixer.engine import Engine, open_engine
 from mixer.errors import BuildError
 from mixer.manifests import BuiltManifest, BuiltManifests, build_manifests
-from mixer.packs import PackCache, PackJob, zero_pack
+from mixer.packs import FrameStore, Pack, zero_pack
 from mixer.scan import Record, scan
 from mixer.sources import tree
-from mixer.store import Draft, NothingPublished, PublishedTree, PublishedVersion, total_size
+from mixer.store import Draft, NothingPublished, PublishedVersion, open_tree, total_size
 from mixer.table import table
 from mixer.workspace import State, Workspace
 from swupd import __version__
@@ -55,7 +56,7 @@ class BuildOptions:
     """What a single build does differently."""
 
     workers: int = 0
-    """Threads for hashing and compressing; 0 is one per core."""
+    """Processes for compressing, threads for hashing; 0 is one per core."""
     format: int = 0
     """Format of the version instead of the one in mixer.state; 0 keeps that."""
     min_version: int = 0
@@ -81,7 +82,9 @@ class Summary:
     """Those that have the number of this version."""
     stored: Stored
     packs: int
-    """Zero packs that were made, not found in the cache."""
+    """Zero packs."""
+    packed_bytes: int
+    """What was compressed for them now, not found in the cache."""
     published_files: int
     published_bytes: int
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -95,7 +98,7 @@ class Summary:
             ("bundles", f"{self.bundles}", f"{self.changed_bundles} with a new manifest"),
             ("files", f"{self.files}", f"{self.changed_files} new or changed"),
             ("new objects", f"{self.stored.objects}", _compressed(self.stored)),
-            ("packs", f"{self.changed_bundles if self.packs else 0}", f"{self.packs} made now"),
+            ("packs", f"{self.packs}", f"{human_size(self.packed_bytes)} of their content compressed now"),
             ("published", f"{self.published_files}", f"files, {human_size(self.published_bytes)}"),
             ("seconds", f"{sum(self.seconds.values()):.1f}", steps),
         ]
@@ -104,25 +107,25 @@ class Summary:
 
 def build_bundles(workspace: Workspace, config: Config, report: Report, options: BuildOptions) -> Composition:
     """Compose the bundles of the version that is next. Raises MixError of every kind."""
-    with _working(workspace):
+    with working(workspace):
         return _bundles(workspace, config, report, options)
 
 
 def build_update(workspace: Workspace, config: Config, report: Report, options: BuildOptions) -> Summary:
     """Publish the version that is next from what was composed. Raises BuildError and WorkspaceError."""
-    with _working(workspace):
+    with working(workspace):
         return _Update(workspace, config, report, options).run(_composed(workspace, config))
 
 
 def build_all(workspace: Workspace, config: Config, report: Report, options: BuildOptions) -> Summary:
     """Both steps."""
-    with _working(workspace):
+    with working(workspace):
         composed = _bundles(workspace, config, report, options)
         return _Update(workspace, config, report, options).run(composed)
 
 
 @contextmanager
-def _working(workspace: Workspace) -> Iterator[None]:
+def working(workspace: Workspace) -> Iterator[None]:
     """Hold the workspace; what the system refuses meanwhile becomes one line."""
     with workspace.lock():
         try:
@@ -139,7 +142,7 @@ def _working(workspace: Workspace) -> Iterator[None]:
 
 def _bundles(workspace: Workspace, config: Config, report: Report, options: BuildOptions) -> Composition:
     version = workspace.mix_version()
-    PublishedTree(workspace.www).check_follows(version)
+    open_tree(config.published, workspace.www, report).check_follows(version)
     if options.sign:
         # The certificate is content of the update bundle.
         release.ensure_certificate(config.certificate, config.key, report)
@@ -183,9 +186,9 @@ class _Update:
         self._version = workspace.mix_version()
         self._state = workspace.state()
         self._format = options.format or self._state.format
-        self._tree = PublishedTree(workspace.www)
+        self._tree = open_tree(config.published, workspace.www, report)
         self._store = ContentStore(workspace.objects)
-        self._packs = PackCache(workspace.cache / "packs", self._store)
+        self._frames = FrameStore(workspace.frames)
         self._seconds: dict[str, float] = {}
 
     def run(self, composed: Composition) -> Summary:
@@ -214,18 +217,16 @@ class _Update:
             )
             self._warn(built)
         fullfiles = self._fullfiles(built)
-        jobs = self._jobs(built, records)
-        with self._step("objects", "Compressing new content"):
-            stored = self._store.add(
-                self._wanted(composed, records, fullfiles, jobs), self._report, workers=self._workers
-            )
-        with self._step("packs", f"Making {counted(len(jobs), 'pack')}"):
-            packs = self._packs.make(jobs, self._report, workers=self._workers)
+        packs = self._zero_packs(built, records)
+        places = _places(composed, records)
+        with open_engine(self._config.engine, workers=self._workers) as engine:
+            stored, packed = self._compress(fullfiles, packs, places, engine)
         with self._step("publish", f"Publishing version {self._version}"), self._tree.draft(self._version) as draft:
-            self._write_content(draft, fullfiles, jobs)
+            self._write_content(draft, fullfiles, packs)
             self._write_manifests(draft, built, signer)
             draft.write("format", str(self._format).encode())
             draft.write("mixer-src-version", f"{__version__}\n".encode())
+            self._write_checksums(draft, signer)
             files, size = total_size(draft.directory)
             self._tree.publish(draft, self._format, signer)
         self._finish()
@@ -237,7 +238,8 @@ class _Update:
             files=len(records),
             changed_files=sum(entry.version == self._version for entry in built.full.manifest.entries),
             stored=stored,
-            packs=packs,
+            packs=len(packs),
+            packed_bytes=packed,
             published_files=files,
             published_bytes=size,
             seconds=self._seconds,
@@ -300,32 +302,46 @@ class _Update:
         entries = built.full.manifest.entries
         return sorted({entry.hash for entry in entries if entry.is_present and entry.version == self._version})
 
-    def _jobs(self, built: BuiltManifests, records: Mapping[str, Record]) -> list[PackJob]:
+    def _zero_packs(self, built: BuiltManifests, records: Mapping[str, Record]) -> list[Pack]:
         """A zero pack for each bundle with a new manifest that has any content."""
         if not self._options.packs:
             return []
         sizes = {path: record.size for path, record in records.items()}
-        jobs = (zero_pack(name, bundle.manifest.entries, sizes) for name, bundle in built.bundles.items())
-        return [job for job in jobs if job.hashes]
+        packs = (zero_pack(name, bundle.manifest.entries, sizes) for name, bundle in built.bundles.items())
+        return [pack for pack in packs if pack.runs]
 
-    def _wanted(
-        self, composed: Composition, records: Mapping[str, Record], fullfiles: list[str], jobs: list[PackJob]
-    ) -> dict[str, Wanted]:
-        """The objects that have to be in the store, each with the first path that has it."""
-        hashes = set(fullfiles)
-        for job in self._packs.missing(jobs):
-            hashes.update(job.hashes)
-        wanted: dict[str, Wanted] = {}
-        for path, record in records.items():
-            if record.hash in hashes and record.hash not in wanted:
-                wanted[record.hash] = Wanted(composed.locate(path), record.size)
-        return wanted
+    def _compress(
+        self, fullfiles: list[str], packs: list[Pack], places: Mapping[str, Wanted], engine: Engine
+    ) -> tuple[Stored, int]:
+        """What was stored, and how many bytes of packs were compressed."""
+        with self._step("objects", "Compressing new content"):
+            stored = self._store.add({file_hash: places[file_hash] for file_hash in fullfiles}, engine, self._report)
+        with self._step("packs", f"Making {counted(len(packs), 'pack')}"):
+            packed = self._frames.make(self._frames.missing(packs), places, engine, self._report)
+        return stored, packed
 
-    def _write_content(self, draft: Draft, fullfiles: list[str], jobs: list[PackJob]) -> None:
+    def _write_content(self, draft: Draft, fullfiles: list[str], packs: list[Pack]) -> None:
         for file_hash in fullfiles:
             self._store.link(file_hash, draft.directory / "files" / f"{file_hash}.tar")
-        for job in jobs:
-            self._packs.link(job, draft.directory / layout.pack_name(job.name, 0))
+        for pack in packs:
+            self._frames.write(pack, draft.directory / layout.pack_name(pack.bundle, 0))
+
+    def _write_checksums(self, draft: Draft, signer: release.Signer | None) -> None:
+        """The list of what is in the draft, and of what was added to this version when it was published before."""
+        sums = checksums.of_files(draft.directory)
+        name = layout.checksums(self._version)
+        mom = layout.manifest(self._version, layout.MOM)
+        former = self._tree.former(name)
+        if (
+            former is not None
+            and self._tree.former(mom) == (draft.directory / layout.manifest_name(layout.MOM)).read_bytes()
+        ):
+            sums = checksums.parse(former, f"{self._tree.shown}/{name}") | sums
+        data = checksums.serialise(sums)
+        draft.write(Path(name).name, data)
+        if signer is not None:
+            signature = layout.signature(name)
+            draft.write(Path(signature).name, signer.sign_again(data, self._tree.former(signature)))
 
     def _write_manifests(self, draft: Draft, built: BuiltManifests, signer: release.Signer | None) -> None:
         """Manifests and their archives; the MoM with its signature inside and beside."""
@@ -358,6 +374,15 @@ class _Update:
         start = time.monotonic()
         yield
         self._seconds[name] = time.monotonic() - start
+
+
+def _places(composed: Composition, records: Mapping[str, Record]) -> dict[str, Wanted]:
+    """Where each object of a version lies: at the first path that has it."""
+    places: dict[str, Wanted] = {}
+    for path, record in records.items():
+        if record.hash not in places:
+            places[record.hash] = Wanted(composed.locate(path), record.size)
+    return places
 
 
 def _archived(item: tuple[str, BuiltManifest]) -> tuple[str, bytes]:

@@ -26,6 +26,7 @@ DEFAULT_UPDATE_BUNDLE = "os-core-update"
 DEFAULT_IDS = "ids.txt"
 DEFAULT_COMPONENTS = ("main",)
 MAX_WORKERS = 1024
+MAX_PORT = 65535
 
 _KEYS = (
     "source",
@@ -33,10 +34,12 @@ _KEYS = (
     "update_bundle",
     "content_url",
     "version_url",
+    "published",
     "certificate",
     "key",
     "os_release",
     "workers",
+    "engine",
 )
 _APT_KEYS = (
     "type",
@@ -50,9 +53,13 @@ _APT_KEYS = (
 )
 _TREE_KEYS = ("type", "path")
 _MIRROR_KEYS = ("uri", "suites")
+_ENGINE_KEYS = ("dask",)
 
 _VARIABLE = re.compile(r"\$(?:\$|([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\}|)")
 _URL = re.compile(r"(?:https?|file)://\S+")
+_SCHEME = re.compile(r"[A-Za-z0-9+.-]+:/")
+_OBJECT_STORE = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
+_SCHEDULER = re.compile(r"(?:tcp|tls)://(?:[A-Za-z0-9][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 _MIRROR_URI = re.compile(r"(?:https?://[^\s\[\]]+|(?:file|copy):/[^\s\[\]]+)")
 _APT_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~/_-]*")
 _ARCHITECTURE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
@@ -110,12 +117,16 @@ class Config:
     """The bundle that receives the URLs, the format and the certificate for clients."""
     content_url: str = ""
     version_url: str = ""
+    published: str = ""
+    """Where the published tree lies: s3://bucket/path, or an absolute directory; empty: update/www."""
     certificate: Path = Path(DEFAULT_CERTIFICATE)
     key: Path = Path(DEFAULT_KEY)
     os_release: Mapping[str, str] = field(default_factory=dict)
     """Values that replace or extend those of os-release."""
     workers: int = 0
     """Processes or threads at work; 0: one for each core."""
+    engine: str = ""
+    """Address of the Dask scheduler whose workers do the heavy work; empty: this machine does."""
 
 
 def load(workspace: Workspace, environ: Mapping[str, str]) -> Config:
@@ -153,10 +164,12 @@ class _Reader:
             update_bundle=self.bundle(keys["update_bundle"]) if "update_bundle" in keys else DEFAULT_UPDATE_BUNDLE,
             content_url=content_url,
             version_url=self.url(keys["version_url"]) if "version_url" in keys else content_url,
+            published=self.place(keys["published"]) if "published" in keys else "",
             certificate=certificate,
             key=self.path(keys["key"]) if "key" in keys else certificate.with_name(DEFAULT_KEY),
             os_release=self.os_release(keys["os_release"]) if "os_release" in keys else {},
             workers=keys["workers"].integer(0, MAX_WORKERS) if "workers" in keys else 0,
+            engine=self.engine(keys["engine"]) if "engine" in keys else "",
         )
 
     def source(self, node: Node) -> AptSource | TreeSource:
@@ -223,6 +236,17 @@ class _Reader:
             values[name] = self.line(value)
         return values
 
+    def engine(self, node: Node) -> str:
+        keys = node.section(_ENGINE_KEYS)
+        if "dask" not in keys:
+            raise node.error("engine has no dask", hint="dask: the address of a scheduler, such as tcp://10.0.0.1:8786")
+        address = self.matching(
+            keys["dask"], _SCHEDULER, "the address of a Dask scheduler (tcp://… or tls://host:port)"
+        )
+        if not 0 < int(address.rpartition(":")[2]) <= MAX_PORT:
+            raise keys["dask"].error(f"{keys['dask'].key} has no port between 1 and {MAX_PORT}: {address}")
+        return address
+
     def bundle(self, node: Node) -> str:
         name = self.string(node)
         if not is_bundle_name(name):
@@ -231,6 +255,25 @@ class _Reader:
 
     def url(self, node: Node) -> str:
         return self.matching(node, _URL, "a URL (https://…, http://… or file://…)").rstrip("/")
+
+    def place(self, node: Node) -> str:
+        """Where a tree lies. The value is not repeated in messages: people write secrets into URLs."""
+        value = self.line(node)
+        scheme = _SCHEME.match(value)
+        if scheme is None:
+            return str(self.path(node))
+        if scheme[0].lower() != "s3:/":
+            raise node.error(
+                f"{node.key} cannot be a URL of the kind {scheme[0]}/",
+                hint="a directory, or s3://bucket/path for an object store; most stores speak S3",
+            )
+        value = value.rstrip("/")
+        if not _OBJECT_STORE.fullmatch(value):
+            raise node.error(
+                f"{node.key} must be s3://bucket/path, of letters, digits, dots and hyphens",
+                hint="endpoint and credentials come from AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and the like",
+            )
+        return value
 
     def words(self, node: Node) -> tuple[str, ...]:
         values = tuple(self.matching(item, _APT_WORD, "a plain word") for item in node.items())

@@ -1,47 +1,47 @@
 """The content store: every object that was ever published, compressed once, under its swupd hash.
 
-`cache/objects/<first two digits>/<hash>` is the very file that is published as `files/<hash>.tar`: a zstd-compressed
-archive of one member (mixer specification, section 9). A later version compresses only what the store does not have;
-fullfiles are hard links to it, and packs are made from it. So a build costs what changed. Rules:
+A file of `cache/objects` is the very file that is published as `files/<hash>.tar`: a compressed archive of one member
+(mixer specification, section 9). A later version compresses only what the store does not have; fullfiles are hard links
+to it, and deltas begin and end with it. So a build costs what changed. Rules:
 
 * An object is right or not there. Its content is hashed again while it is read from the root, and BuildError names a
   file that is not what its manifest says (the original packs whatever is in the root by then).
-* An object appears whole and durable: objects are written under `.new`, and renamed only after one `syncfs` for many
-  of them. An interrupted build loses at most the last COMMIT_BYTES of its work; what it left behind is removed by the
-  next one.
 * The archive of a hash keeps the time stamp of the path it was first made from (the first in byte order of its
   version), because times are not part of the hash.
-* The store may be removed at any time: what is needed again is made again from the root.
+* The store may be removed at any time: what is needed again is made again from the root, or taken from what was
+  published (`fetch`).
 
-Work is spread over threads: zstandard releases the interpreter lock (measured: two threads on two cores are 1.87 times
-as fast as one), and threads need neither copies of the data nor a second start of the interpreter. One process at a
-time works on a store; the workspace's lock sees to it. Reading (`open`, `path`) is possible from any thread.
+Objects are compressed by the engine in batches; those above LARGE_BYTES as a stream in a thread of this process, so
+that neither memory nor a connection has to hold them. Reading (`open`, `path`) is possible from any thread.
 """
 
 from __future__ import annotations
 
-import errno
+import lzma
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, Protocol
 
 import zstandard
 
+from mixer.cache import PUBLISHED_MODE, Cache, link_or_copy
+from mixer.engine import Engine
 from mixer.errors import BuildError
 from swupd.errors import ArchiveError
 from swupd.formats import archive, filehash
 from swupd.formats.archive import Member, ObjectType
-from swupd.formats.tarheader import ZERO_BLOCK, padding
-from swupd.fs import Directory
+from swupd.formats.tarheader import BLOCK_BYTES, padding
 from swupd.report import Report
 
-FULLFILE_LEVEL = 17
-"""zstd level of a fullfile. 331 MB of a server OS (10,244 objects):
+ZSTD_LEVEL = 17
+"""zstd level of an object that is not a program. 331 MB of a server OS (10,244 objects), all of them with zstd:
 
     level    3      9      12     15     17     19
     MB     135.7  128.3  127.6  124.6  121.0  118.1
@@ -50,21 +50,24 @@ FULLFILE_LEVEL = 17
 Fullfiles are what clients take when a pack has not got it, and every byte of content passes here once in its life. Up
 to 17 each second of the computer saves 0.2 MB for good, from there on half as much."""
 
+XZ_PRESET = 6
+PROGRAM_BYTES = 16 * 1024
+"""From this size on, x86 programs and libraries are compressed by xz with its filter for their machine code. 165 MB of
+them in that OS: zstd 17 makes 59.0 MB of them (26 CPU s), zstd 19 56.8 (38), xz 52.2 (46), xz with the filter 49.4
+(44). For what is not a program xz saves 4 % and takes twice as long."""
+
 BATCH_BYTES = 8 * 1024 * 1024
 """Content of one task: enough to make the cost of a task disappear, little enough to keep all cores busy to the end."""
 BATCH_COUNT = 256
 """Objects of one task at most."""
-COMMIT_BYTES = 256 * 1024 * 1024
-"""Content after which finished objects are synced and renamed into the store."""
-
-PUBLISHED_MODE = 0o644
-"""Mode of every published file, whatever the umask is: a web server has to read them."""
+LARGE_BYTES = 32 * 1024 * 1024
+"""Content of an object that is compressed in this process."""
 
 _PIECE_BYTES = 1024 * 1024
-_END_OF_ARCHIVE = 2 * ZERO_BLOCK
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-_NO_LINK = frozenset({errno.EXDEV, errno.EMLINK, errno.EPERM, errno.ENOTSUP})
-"""Why a hard link is refused where a copy still works."""
+_ELF = struct.Struct("<4s14xH")
+_X86_MACHINES = frozenset({3, 62})
+"""EM_386 and EM_X86_64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,30 +90,18 @@ class Stored:
 
 
 class ContentStore:
-    """The objects below one directory, which is created when the first one is added."""
+    """The objects below one directory."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._new = directory / ".new"
+        self._cache = Cache(directory)
 
     def path(self, file_hash: str) -> Path:
         """Where the archive of an object lies if the store has it."""
-        return self._directory / file_hash[:2] / file_hash
+        return self._cache.path(file_hash)
 
     def missing(self, hashes: Iterable[str]) -> set[str]:
         """Those of the hashes that the store does not have."""
-        have: dict[str, set[str]] = {}
-        lacking: set[str] = set()
-        for file_hash in hashes:
-            shard = file_hash[:2]
-            if shard not in have:
-                try:
-                    have[shard] = set(os.listdir(self._directory / shard))
-                except FileNotFoundError:
-                    have[shard] = set()
-            if file_hash not in have[shard]:
-                lacking.add(file_hash)
-        return lacking
+        return self._cache.missing(hashes)
 
     @contextmanager
     def open(self, file_hash: str) -> Iterator[tuple[Member, Iterator[bytes]]]:
@@ -124,80 +115,81 @@ class ContentStore:
                 f"the content store is damaged at {path}: {error}", hint="remove this file, and build again"
             ) from error
 
-    def add(self, wanted: Mapping[str, Wanted], report: Report, *, workers: int = 0) -> Stored:
-        """Make the objects (hash -> where it is) that the store does not have yet, on `workers` threads (0: all cores).
+    def add(self, wanted: Mapping[str, Wanted], engine: Engine, report: Report) -> Stored:
+        """Make the objects (hash -> where it is) that the store does not have yet.
 
         Raises BuildError for a file that changed since it was hashed, or that cannot be read.
         """
         lacking = self.missing(wanted)
         if not lacking:
             return Stored()
-        shutil.rmtree(self._new, ignore_errors=True)
-        self._new.mkdir(parents=True)
         # Large objects first, so that no core is left with one at the end; ties by hash, to be the same every time.
         order = sorted(lacking, key=lambda file_hash: (-wanted[file_hash].size, file_hash))
         total = sum(wanted[file_hash].size for file_hash in order)
-        stored = uncommitted = done = 0
-        finished: list[str] = []
-        with ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="objects") as pool:
+        stored = done = 0
+        large = [file_hash for file_hash in order if wanted[file_hash].size > LARGE_BYTES]
+        batches = _batches(order[len(large) :], wanted)
+        with self._cache.filling() as filler, ThreadPoolExecutor(1, thread_name_prefix="large") as thread:
+            streamed = [
+                thread.submit(_compress_stream, wanted[file_hash].path, file_hash, filler.place(file_hash))
+                for file_hash in large
+            ]
             try:
-                for batch, size in pool.map(self._add_batch, _batches(order, wanted)):
-                    finished += [file_hash for file_hash, _ in batch]
-                    content = sum(wanted.size for _, wanted in batch)
+                for results in engine.map(compress_objects, batches):
+                    for file_hash, data in results:
+                        filler.put(file_hash, data)
+                        stored += len(data)
+                        done += wanted[file_hash].size
+                    report.progress(done, total)
+                for file_hash, future in zip(large, streamed, strict=True):
+                    size = future.result()
+                    filler.done(file_hash, size)
                     stored += size
-                    done += content
-                    uncommitted += content
-                    if uncommitted >= COMMIT_BYTES:
-                        self._commit(finished)
-                        finished, uncommitted = [], 0
+                    done += wanted[file_hash].size
                     report.progress(done, total)
             except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
+                thread.shutdown(wait=True, cancel_futures=True)
                 raise
-            finally:
-                self._commit(finished)
-                shutil.rmtree(self._new, ignore_errors=True)
         return Stored(len(order), total, stored)
+
+    def fetch(self, published: Mapping[str, str], opened: Callable[[str], AbstractContextManager[BinaryIO]]) -> int:
+        """Take objects that the store has lost from where they were published (hash -> name of the fullfile).
+
+        `opened` opens such a file. Returns how many were missing. Raises BuildError.
+        """
+        lacking = sorted(self.missing(published))
+        if not lacking:
+            return 0
+        with self._cache.filling() as filler:
+            for file_hash in lacking:
+                place = filler.place(file_hash)
+                with opened(published[file_hash]) as source, place.open("xb") as target:
+                    os.fchmod(target.fileno(), PUBLISHED_MODE)
+                    shutil.copyfileobj(source, target, _PIECE_BYTES)
+                try:
+                    with place.open("rb") as source:
+                        for _ in archive.read_fullfile(source, file_hash)[1]:
+                            pass
+                except ArchiveError as error:
+                    raise BuildError(
+                        f"the published {published[file_hash]} is damaged: {error}",
+                        hint="restore it from a copy of the published tree",
+                    ) from error
+                filler.done(file_hash, place.stat().st_size)
+        return len(lacking)
 
     def link(self, file_hash: str, target: Path) -> int:
         """Give the archive of an object a second name, by a copy where there can be no hard link; returns its size."""
         return link_or_copy(self.path(file_hash), target)
 
-    def _add_batch(self, batch: _Batch) -> tuple[_Batch, int]:
-        compressor = zstandard.ZstdCompressor(level=FULLFILE_LEVEL, write_checksum=True, write_content_size=True)
-        return batch, sum(self._add_object(file_hash, wanted.path, compressor) for file_hash, wanted in batch)
 
-    def _add_object(self, file_hash: str, path: str, compressor: zstandard.ZstdCompressor) -> int:
-        """Write one archive; returns its size."""
-        place = self._new / file_hash
-        try:
-            member, chunks = read_object(path, file_hash)
-            header = archive.pack_header(member)
-            end = padding(member.size) + _END_OF_ARCHIVE
-            size = len(header) + member.size + len(end)
-            with place.open("xb") as target:
-                os.fchmod(target.fileno(), PUBLISHED_MODE)
-                # Not a `with`: on an error its end would try to complete the frame, and complain about that instead.
-                writer = compressor.stream_writer(target, size=size, closefd=False)
-                writer.write(header)
-                for chunk in chunks:
-                    writer.write(chunk)
-                writer.write(end)
-                writer.flush(zstandard.FLUSH_FRAME)
-            return place.stat().st_size
-        except (OSError, zstandard.ZstdError) as error:
-            raise BuildError(f"cannot store {path}: {error}") from error
-
-    def _commit(self, hashes: list[str]) -> None:
-        """Make finished objects durable, then visible."""
-        if not hashes:
-            return
-        for shard in {file_hash[:2] for file_hash in hashes}:
-            (self._directory / shard).mkdir(exist_ok=True)
-        with Directory.open(self._new) as new:
-            new.sync()
-        for file_hash in hashes:
-            os.rename(self._new / file_hash, self.path(file_hash))
+def compress_objects(batch: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+    """(hash, archive) -> (hash, compressed archive): the engine's function for fullfiles."""
+    compressed = []
+    for file_hash, data in batch:
+        compressor = _compressor(data[BLOCK_BYTES : BLOCK_BYTES + _ELF.size], len(data))
+        compressed.append((file_hash, compressor.compress(data) + compressor.flush()))
+    return compressed
 
 
 def read_object(path: str, file_hash: str) -> tuple[Member, Iterator[bytes]]:
@@ -221,27 +213,54 @@ def read_object(path: str, file_hash: str) -> tuple[Member, Iterator[bytes]]:
     return member, iter(())
 
 
-def link_or_copy(source: Path, target: Path) -> int:
-    """Hard link, or copy where the system refuses one (another device); returns the size."""
+class _Compressor(Protocol):
+    def compress(self, data: bytes, /) -> bytes: ...
+
+    def flush(self) -> bytes: ...
+
+
+def _compressor(head: bytes, size: int) -> _Compressor:
+    """What compresses an archive of `size` bytes whose content begins with `head`."""
+    if size >= PROGRAM_BYTES and len(head) == _ELF.size:
+        magic, machine = _ELF.unpack(head)
+        if magic == b"\x7fELF" and machine in _X86_MACHINES:
+            filters = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": XZ_PRESET}]
+            return lzma.LZMACompressor(lzma.FORMAT_XZ, lzma.CHECK_CRC32, filters=filters)
+    zstd = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True, write_content_size=True)
+    return zstd.compressobj(size=size)
+
+
+def _compress_stream(path: str, file_hash: str, place: Path) -> int:
+    """Write the compressed archive of an object that is too large for a batch; returns its size."""
     try:
-        os.link(source, target, follow_symlinks=False)
+        member, chunks = read_object(path, file_hash)
+        first = next(chunks, b"")
+        header, end = archive.pack_header(member), padding(member.size) + archive.END_OF_ARCHIVE
+        compressor = _compressor(first[: _ELF.size], len(header) + member.size + len(end))
+        with place.open("xb") as target:
+            os.fchmod(target.fileno(), PUBLISHED_MODE)
+            target.write(compressor.compress(header + first))
+            for chunk in chunks:
+                target.write(compressor.compress(chunk))
+            target.write(compressor.compress(end) + compressor.flush())
+            return target.tell()
     except OSError as error:
-        if error.errno not in _NO_LINK:
-            raise
-        shutil.copyfile(source, target)
-        shutil.copymode(source, target)
-    return target.stat().st_size
+        raise _unreadable(path, error) from error
 
 
-_Batch = list[tuple[str, Wanted]]
-
-
-def _batches(order: Sequence[str], wanted: Mapping[str, Wanted]) -> Iterator[_Batch]:
-    batch: _Batch = []
+def _batches(order: Sequence[str], wanted: Mapping[str, Wanted]) -> Iterator[list[tuple[str, bytes]]]:
+    """Archives of the objects, read when they are asked for."""
+    batch: list[tuple[str, bytes]] = []
     size = 0
     for file_hash in order:
-        batch.append((file_hash, wanted[file_hash]))
-        size += wanted[file_hash].size
+        path = wanted[file_hash].path
+        try:
+            member, chunks = read_object(path, file_hash)
+            data = archive.fullfile(member, b"".join(chunks))
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        batch.append((file_hash, data))
+        size += len(data)
         if size >= BATCH_BYTES or len(batch) >= BATCH_COUNT:
             yield batch
             batch, size = [], 0
@@ -263,6 +282,10 @@ def _verified_content(path: str, member: Member) -> Iterator[bytes]:
             yield piece
         if file.read(1) or hasher.hexdigest() != member.name:
             raise _changed(path)
+
+
+def _unreadable(path: str, error: OSError) -> BuildError:
+    return BuildError(f"cannot store {path}: {error}")
 
 
 def _changed(path: str) -> BuildError:

@@ -1,203 +1,220 @@
 """Zero packs: everything of one bundle at one version in one archive (mixer specification, section 10.2).
 
-A pack is one zstd stream over an uncompressed tar, made from the content store, so its content was checked against the
-hashes of the manifest twice: when it was stored, and when it is read back. Every stock `zstd | tar` reads it.
+A pack is a tar in independent zstd frames, one after the other, which every stock `zstd -d | tar -t` reads as one
+stream. Each frame holds a run of members and is kept in `cache/frames` under a key over their hashes, so that the pack
+of the next version takes the frames of unchanged runs as they are. What keeps runs unchanged:
 
-Rules:
+* Members stand sorted by path, large ones apart from the many small ones; each hash comes once.
+* Where a run ends is decided by the path of its last member alone: by its hash, the more likely the larger the member
+  is. So a changed file changes the run that it is in, a new or removed one at most two, and no other ones.
 
-* The bytes of a pack follow from the hashes of its members and the objects in the store. It is kept in `cache/packs`
-  under a key over both, so that building a version again costs a hard link.
-* Members stand sorted by the ending of their names and then by path, like beside like; each hash comes once.
-* Packs are made on threads, the largest first and each on several, so that one large bundle does not leave cores idle.
-  The bytes do not depend on the number of threads. A pack appears in the cache whole and durable, as objects do.
+The bytes of a pack follow from the hashes of its members and the time stamps of their first paths. Content is read from
+the root, and hashed again while it is read. Frames are compressed by the engine, one a task; a member above LARGE_BYTES
+is a run of its own and is compressed as a stream in a thread of this process.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
-import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Lock
+from typing import BinaryIO
 
 import zstandard
 
-from mixer.content import COMMIT_BYTES, PUBLISHED_MODE, ContentStore, link_or_copy
+from mixer.cache import PUBLISHED_MODE, Cache
+from mixer.content import LARGE_BYTES, Wanted, read_object
+from mixer.engine import Engine
+from mixer.errors import BuildError
 from swupd.formats import archive, layout
-from swupd.formats.archive import Member
 from swupd.formats.manifest import Entry
-from swupd.fs import Directory
+from swupd.formats.tarheader import padding
 from swupd.report import Report
 
-PACK_LEVEL = 17
-"""zstd level of a pack. The eight packs of a server OS, 348 MB of content, with a window of 32 MiB:
+LEVEL = 18
+"""zstd level of a frame. The eight packs of a server OS, 348 MB of content in runs of 4 MiB:
 
-    level    9      12     15     17     19
-    MB     100.1   97.6   97.0   92.8   89.3
-    CPU s    8      13     49     86    144     (both cores and their memory busy; the first core alone needs 2/3)
+    level    9      15     16     17     18     19
+    MB     104.3  103.0  100.5   98.8   95.3   95.2
+    CPU s    5      40     57     69     84     100"""
 
-Every bundle that changed gets a whole new pack, though most of its content did not change, so this is the most
-expensive step of a build. With 17 two versions of such an OS, all included, take 135 s on two cores. With frames that
-are made once and used again by the next version, 19 will be worth its time."""
+RUN_BYTES = 4 << 20
+"""Content of a run on average. The same packs at level 9, and how much content the next version (53 % of the bytes
+changed) has to compress again:
 
+    runs of     all     16 MiB   8 MiB   4 MiB   1 MiB
+    MB          98.6    102      103     104     112
+    MB again    360     348      340     314     261
+
+Small runs lose what files have in common. Most updates change far less than half of an OS."""
+RUN_LIMIT = 32 << 20
+"""Content from which on a run ends in any case."""
 WINDOW_LOG = 25
-"""32 MiB of history, which is memory of every client that unpacks the pack. 8 MiB make the packs of an OS 1.5 % larger,
-128 MiB make them 0.4 % smaller.
+"""32 MiB of history at most, which is memory of every client that unpacks the pack."""
+BIG_BYTES = 256 << 10
+"""From this size on a member stands among the large ones."""
 
-The order of the members matters little within such a window: manifest order, order by ending and base name, and order
-by ending and path differ by 0.2 % at level 9."""
-
-JOB_BYTES = 32 << 20
-JOB_OVERLAP = 6
-"""Content that one thread compresses at a time, and how much before it is at hand (an eighth of the window). 100 MB of
-libraries on two cores, against one job: 16.9 s instead of 28.4, 12 % more CPU, 0.4 % more bytes. With half a window of
-overlap, the library's own choice, it is 28.1 s in jobs of 16 MiB and 21.1 in jobs of 32, and no byte more."""
-
-_RECIPE = b"zero pack 3"
-"""First part of the key of a cached pack; to be changed together with what a pack is made like."""
-
+_RECIPE = b"frame 1"
+"""First part of the key of a frame; to be changed together with what a frame is made like."""
 _BLOCK = 512
-_ENDING = re.compile(r"\.so[.0-9]*$|\.[^./]+$")
+_HASH_RANGE = 1 << 32
 
 
 @dataclass(frozen=True, slots=True)
-class PackJob:
-    """One pack to make."""
+class Run:
+    """Members that are one frame of a pack."""
 
-    name: str
-    """The bundle."""
-    hashes: Sequence[str]
-    """Its members in the order of the archive."""
+    hashes: tuple[str, ...]
     size: int
-    """Bytes of content."""
+    """Bytes of the archive without compression."""
 
-
-class PackCache:
-    """Finished packs by what they contain."""
-
-    def __init__(self, directory: Path, store: ContentStore) -> None:
-        self._directory = directory
-        self._new = directory / ".new"
-        self._store = store
-
-    def path(self, job: PackJob) -> Path:
-        """Where the pack lies if it was made before."""
-        return self._directory / self._key(job)
-
-    def missing(self, jobs: Iterable[PackJob]) -> list[PackJob]:
-        return [job for job in jobs if not self.path(job).exists()]
-
-    def make(self, jobs: Iterable[PackJob], report: Report, *, workers: int = 0) -> int:
-        """Make the packs that are not there yet, on `workers` threads (0: all cores); returns how many those were.
-
-        Needs all their objects in the store. Raises BuildError.
-        """
-        lacking = sorted(self.missing(jobs), key=lambda job: (-job.size, job.name))
-        if not lacking:
-            return 0
-        shutil.rmtree(self._new, ignore_errors=True)
-        self._new.mkdir(parents=True)
-        progress = _Progress(report, sum(job.size for job in lacking))
-        finished: list[PackJob] = []
-        threads = workers or os.cpu_count() or 1
-        with ThreadPoolExecutor(threads, thread_name_prefix="packs") as pool:
-            try:
-                for made in as_completed([pool.submit(self._make, job, threads, progress) for job in lacking]):
-                    finished.append(made.result())
-                    if sum(done.size for done in finished) >= COMMIT_BYTES:
-                        self._commit(finished)
-                        finished = []
-            except BaseException:
-                progress.stop()
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
-            finally:
-                self._commit(finished)
-                shutil.rmtree(self._new, ignore_errors=True)
-        return len(lacking)
-
-    def link(self, job: PackJob, target: Path) -> int:
-        """Publish a finished pack; returns its size in bytes."""
-        return link_or_copy(self.path(job), target)
-
-    def _commit(self, jobs: list[PackJob]) -> None:
-        """Make finished packs durable, then visible."""
-        if jobs:
-            with Directory.open(self._new) as new:
-                new.sync()
-            for job in jobs:
-                os.rename(self._new / job.name, self.path(job))
-
-    def _make(self, job: PackJob, threads: int, progress: _Progress) -> PackJob:
-        expected = job.size + 2 * _BLOCK * (len(job.hashes) + 4)
-        window_log = min(WINDOW_LOG, expected.bit_length())
-        parameters = zstandard.ZstdCompressionParameters.from_level(
-            PACK_LEVEL,
-            source_size=expected,
-            window_log=max(window_log, zstandard.WINDOWLOG_MIN),
-            write_checksum=True,
-            job_size=JOB_BYTES,
-            overlap_log=JOB_OVERLAP,
-            threads=threads,
-        )
-        compressor = zstandard.ZstdCompressor(compression_params=parameters)
-        with (self._new / job.name).open("xb") as target:
-            os.fchmod(target.fileno(), PUBLISHED_MODE)
-            writer = compressor.stream_writer(target, closefd=False)
-            archive.write_pack(writer, self._members(job, progress))
-            writer.flush(zstandard.FLUSH_FRAME)
-        return job
-
-    def _members(self, job: PackJob, progress: _Progress) -> Iterator[tuple[Member, Iterable[bytes]]]:
-        for file_hash in job.hashes:
-            with self._store.open(file_hash) as (member, chunks):
-                yield replace(member, name=layout.staged_name(file_hash)), chunks
-            progress.add(member.size)
-
-    def _key(self, job: PackJob) -> str:
-        digest = hashlib.sha256(b"%b %d %d\n" % (_RECIPE, PACK_LEVEL, WINDOW_LOG))
-        digest.update("\n".join(job.hashes).encode())
+    @property
+    def key(self) -> str:
+        digest = hashlib.sha256(b"%b %d %d\n" % (_RECIPE, LEVEL, WINDOW_LOG))
+        digest.update("\n".join(self.hashes).encode())
         return digest.hexdigest()
 
 
-def zero_pack(bundle: str, entries: Iterable[Entry], sizes: Mapping[str, int]) -> PackJob:
-    """What belongs into the zero pack of a bundle, given its entries and the size of the content at each path."""
-    present = [entry for entry in entries if entry.is_present]
-    present.sort(key=_order)
-    first = {entry.hash: entry.name for entry in reversed(present)}
-    hashes = list(dict.fromkeys(entry.hash for entry in present))
-    return PackJob(bundle, hashes, sum(sizes[first[file_hash]] for file_hash in hashes))
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """One pack to make."""
+
+    bundle: str
+    runs: tuple[Run, ...]
 
 
-class _Progress:
-    """Content of all packs that is done, whichever thread did it."""
+class FrameStore:
+    """Finished frames by what they contain."""
 
-    def __init__(self, report: Report, total: int) -> None:
-        self._report = report
-        self._total = total
-        self._done = 0
-        self._lock = Lock()
-        self._stopped = False
+    def __init__(self, directory: Path) -> None:
+        self._cache = Cache(directory)
 
-    def add(self, size: int) -> None:
-        """Raises CancelledError after `stop`: nobody wants to wait for packs that are thrown away."""
-        with self._lock:
-            self._done += size
-            if self._stopped:
-                raise CancelledError
-        self._report.progress(self._done, self._total)
+    def missing(self, packs: Iterable[Pack]) -> list[Run]:
+        """The runs that have to be compressed, the largest first."""
+        runs = {run.key: run for pack in packs for run in pack.runs}
+        return sorted((runs[key] for key in self._cache.missing(runs)), key=lambda run: (-run.size, run.hashes))
 
-    def stop(self) -> None:
-        with self._lock:
-            self._stopped = True
+    def make(self, runs: Iterable[Run], wanted: Mapping[str, Wanted], engine: Engine, report: Report) -> int:
+        """Make frames; returns the bytes of content in them. `wanted` tells where the members are.
+
+        Raises BuildError for a file that changed since it was hashed, or that cannot be read.
+        """
+        runs = list(runs)
+        total = sum(run.size for run in runs)
+        if not runs:
+            return 0
+        done = 0
+        large = [run for run in runs if run.size > LARGE_BYTES and len(run.hashes) == 1]
+        small = [run for run in runs if run not in large]
+        batches = ((run.key, run.size, b"".join(_members(run, wanted))) for run in small)
+        with self._cache.filling() as filler, ThreadPoolExecutor(1, thread_name_prefix="large") as thread:
+            streamed = [thread.submit(_compress_stream, run, wanted, filler.place(run.key)) for run in large]
+            try:
+                for key, size, frame in engine.map(compress_frame, batches):
+                    filler.put(key, frame)
+                    done += size
+                    report.progress(done, total)
+                for run, future in zip(large, streamed, strict=True):
+                    filler.done(run.key, future.result())
+                    done += run.size
+                    report.progress(done, total)
+            except BaseException:
+                thread.shutdown(wait=True, cancel_futures=True)
+                raise
+        return total
+
+    def write(self, pack: Pack, target: Path) -> int:
+        """Put a pack together from its frames; returns its size in bytes. Raises BuildError for a missing frame."""
+        with target.open("xb") as file:
+            os.fchmod(file.fileno(), PUBLISHED_MODE)
+            file.write(_frame(archive.pack_head()))
+            for run in pack.runs:
+                try:
+                    with self._cache.path(run.key).open("rb") as frame:
+                        _copy(frame, file)
+                except FileNotFoundError as error:
+                    raise BuildError(
+                        f"the cache has lost {error.filename}, a part of the pack of bundle {pack.bundle}",
+                        hint="let nothing remove it while a build runs, and build again",
+                    ) from error
+            file.write(_frame(archive.END_OF_ARCHIVE))
+            return file.tell()
 
 
-def _order(entry: Entry) -> tuple[str, str]:
-    base = entry.name.rpartition("/")[2]
-    match = _ENDING.search(base)
-    ending = match[0] if match else ""
-    return (".so" if ending.startswith(".so") else ending, entry.name)
+def zero_pack(bundle: str, entries: Iterable[Entry], sizes: Mapping[str, int]) -> Pack:
+    """The zero pack of a bundle, given its entries and the size of the content at each path; it may have no runs."""
+    present = sorted((entry.name, entry.hash) for entry in entries if entry.is_present)
+    first = {file_hash: path for path, file_hash in reversed(present)}
+    members = sorted((sizes[path] < BIG_BYTES, path, file_hash) for file_hash, path in first.items())
+    runs: list[Run] = []
+    hashes: list[str] = []
+    size = 0
+    for _, path, file_hash in members:
+        member_size = _BLOCK + sizes[path] + len(padding(sizes[path]))
+        alone = member_size > LARGE_BYTES
+        if hashes and (alone or size + member_size > RUN_LIMIT):
+            runs.append(Run(tuple(hashes), size))
+            hashes, size = [], 0
+        hashes.append(file_hash)
+        size += member_size
+        if alone or _ends_run(path, member_size):
+            runs.append(Run(tuple(hashes), size))
+            hashes, size = [], 0
+    if hashes:
+        runs.append(Run(tuple(hashes), size))
+    return Pack(bundle, tuple(runs))
+
+
+def compress_frame(batch: tuple[str, int, bytes]) -> tuple[str, int, bytes]:
+    """(key, size, members) -> (key, size, frame): the engine's function for packs."""
+    key, size, data = batch
+    return key, size, _frame(data)
+
+
+def _ends_run(path: str, size: int) -> bool:
+    """Whether the member at this path is the last one of its run, with a probability of size / RUN_BYTES."""
+    value = int.from_bytes(hashlib.sha256(os.fsencode(path)).digest()[:4])
+    return value * RUN_BYTES < size * _HASH_RANGE
+
+
+def _members(run: Run, wanted: Mapping[str, Wanted]) -> Iterator[bytes]:
+    """The members of a run as they stand in the archive, in pieces."""
+    for file_hash in run.hashes:
+        path = wanted[file_hash].path
+        try:
+            member, chunks = read_object(path, file_hash)
+            yield archive.pack_header(replace(member, name=layout.staged_name(file_hash)))
+            yield from chunks
+            yield padding(member.size)
+        except OSError as error:
+            raise BuildError(f"cannot pack {path}: {error}") from error
+
+
+def _parameters(size: int) -> zstandard.ZstdCompressionParameters:
+    window_log = max(min(WINDOW_LOG, size.bit_length()), zstandard.WINDOWLOG_MIN)
+    return zstandard.ZstdCompressionParameters.from_level(
+        LEVEL, source_size=size, window_log=window_log, write_checksum=True, write_content_size=True
+    )
+
+
+def _frame(data: bytes) -> bytes:
+    return zstandard.ZstdCompressor(compression_params=_parameters(len(data))).compress(data)
+
+
+def _compress_stream(run: Run, wanted: Mapping[str, Wanted], place: Path) -> int:
+    """Write the frame of a run that is too large for a task; returns its size."""
+    compressor = zstandard.ZstdCompressor(compression_params=_parameters(run.size)).compressobj()
+    with place.open("xb") as target:
+        os.fchmod(target.fileno(), PUBLISHED_MODE)
+        for piece in _members(run, wanted):
+            target.write(compressor.compress(piece))
+        target.write(compressor.flush())
+        return target.tell()
+
+
+def _copy(source: BinaryIO, target: BinaryIO) -> None:
+    while piece := source.read(1 << 20):
+        target.write(piece)

@@ -28,6 +28,7 @@ from typing import BinaryIO, Self
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from mixer.errors import BuildError
+from mixer.places import LocalDirectory
 from mixer.store import PublishedTree
 from swupd import __version__
 from swupd.errors import UnsafePathError
@@ -87,10 +88,8 @@ def serve(
 
     Raises BuildError if there is nothing to serve, or if the address cannot be had.
     """
-    tree = PublishedTree(www)
-    latest = tree.latest() if www.is_dir() else 0
-    if not latest:
-        raise BuildError(f"nothing is published in {www}", hint="build a version first: `mixer build all`")
+    tree = PublishedTree(LocalDirectory(www))
+    latest = tree.latest()
     format_number = tree.version(latest).format
     trust = f"--certpath {certificate}" if certificate is not None and certificate.exists() else "--nosigcheck"
     stopped = threading.Event()

@@ -1,54 +1,62 @@
-"""The published tree: a directory of static files that a web server shows to clients (mixer specification, section 13).
+"""The published tree: static files that clients find below one URL (mixer specification, section 13).
 
-    <www>/<V>/                    a version: Manifest.*, format, files/, packs, delta/
-    <www>/version/format<F>/      latest, latest.sig, first
-    <www>/version/latest_version  and .sig: the newest version of all formats
+    <V>/                    a version: Manifest.*, format, files/, packs, delta/
+    version/format<F>/      latest, latest.sig, first
+    version/latest_version  and .sig: the newest version of all formats
 
-What a client can see, whatever happens to the builder:
+The tree lies in a place (`mixer.places`): a directory, or an object store (`mixer.objectstore`). What a client can see,
+whatever happens to the builder:
 
-* A version is made in a hidden directory `.<V>.new` and renamed to its number in one step when all of it is on disk. A
-  version that is built again is exchanged with its former directory in one step.
+* A version is made in a draft on this machine that no client sees, and becomes visible when all of it is in its place.
 * The latest files, the only names by which clients find a version, are replaced last, each in one step. So nobody
   learns of a version that is not there.
 * A latest file and its signature are two files, and no order makes them one: a client that has read the old number may
-  get the signature of the new one. Both are prepared first and renamed back to back, signature first, so a client can
-  only see it if the exchange happens between its two requests; clients ask again. After a crash exactly there,
-  publishing the version again heals it.
+  get the signature of the new one. They are replaced back to back, signature first, so a client can only see it if the
+  exchange happens between its two requests; clients ask again. After a crash exactly there, publishing the version
+  again heals it.
 * Publishing holds no lock of its own (the workspace's does) and is idempotent: the same version again leaves the same
-  bytes, including the signatures and what others added to the directory while its manifests stay the same.
+  bytes, including the signatures and what others added to the version while its manifests stay the same.
 
 What was published is only read through its hashes: a manifest that is not what its MoM says raises BuildError.
 """
 
 from __future__ import annotations
 
-import ctypes
-import errno
-import os
-import re
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from mixer.content import PUBLISHED_MODE, link_or_copy
+from mixer.cache import PUBLISHED_MODE
 from mixer.errors import BuildError
 from mixer.manifests import manifest_hash
+from mixer.places import DIRECTORY_MODE, Addition, LocalDirectory, Place, files_below
 from mixer.release import Signer
 from swupd.errors import ManifestError
 from swupd.formats import layout
 from swupd.formats.manifest import MANIFEST_BYTES_LIMIT, Manifest, parse
 from swupd.fs import Directory
+from swupd.report import Report
 
-DIRECTORY_MODE = 0o755
 MAX_NUMBER_BYTES = 64
 """A latest, format or first file."""
 
-_AT_FDCWD = -100
-_RENAME_EXCHANGE = 2
-_CANNOT_EXCHANGE = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
-_LEFT_OVER = re.compile(r"\.([0-9]+)\.(new|old)")
+OBJECT_STORE = "s3://"
+"""How the URL of a tree in an object store begins."""
+
+
+def open_tree(published: str, default: Path, report: Report) -> PublishedTree:
+    """The tree of a mix: at `published`, which is s3://bucket/path or an absolute directory, or in `default` if empty.
+
+    An object store has its drafts in `drafts` beside `default`, and reports the progress of its uploads.
+    Raises BuildError if it cannot be used at all.
+    """
+    if published.startswith(OBJECT_STORE):
+        from mixer.objectstore import ObjectStore
+
+        return PublishedTree(ObjectStore(published, default.with_name("drafts"), report))
+    return PublishedTree(LocalDirectory(Path(published or default)))
 
 
 class PublishedVersion:
@@ -60,7 +68,7 @@ class PublishedVersion:
         path = layout.manifest(version, layout.MOM)
         self.mom = _parse(tree.read(path), path, layout.MOM, is_mom=True)
         if self.mom.version != version:
-            raise BuildError(f"{tree.path / path} belongs to version {self.mom.version}")
+            raise BuildError(f"{tree.shown}/{path} belongs to version {self.mom.version}")
         self._lines = {entry.name: entry for entry in self.mom.entries}
 
     @property
@@ -79,15 +87,20 @@ class PublishedVersion:
         line = self._lines.get(bundle)
         if line is None:
             return None
+        return _parse(self.text(bundle), layout.manifest(line.version, bundle), bundle)
+
+    def text(self, bundle: str) -> bytes:
+        """The manifest of a bundle of this version as it was published. Raises BuildError as `manifest` does."""
+        line = self._lines[bundle]
         path = layout.manifest(line.version, bundle)
         data = self._tree.read(path)
         if manifest_hash(data) != line.hash:
             raise BuildError(
-                f"{self._tree.path / path} is damaged: its hash is not the one in Manifest.MoM of version "
+                f"{self._tree.shown}/{path} is damaged: its hash is not the one in Manifest.MoM of version "
                 f"{self.mom.version}",
                 hint="restore it from a copy of the published tree",
             )
-        return _parse(data, path, bundle)
+        return data
 
 
 class NothingPublished:
@@ -115,10 +128,15 @@ class Draft:
 
 
 class PublishedTree:
-    """The directory that is served."""
+    """All versions, in the place that is served. Names of files are relative to the tree, such as "20/Manifest.MoM"."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    @property
+    def shown(self) -> str:
+        """The path or URL, for messages."""
+        return self._place.shown
 
     # -- what is there ---------------------------------------------------------------------------------------------
 
@@ -127,26 +145,36 @@ class PublishedTree:
         return self._number(layout.latest_overall())
 
     def version(self, version: int) -> PublishedVersion:
-        """Raises BuildError if it was not published or cannot be read."""
+        """Raises BuildError if it was not published or cannot be read; 0 is the latest of a tree without any."""
+        if version == 0:
+            raise BuildError(f"nothing is published in {self.shown}", hint="build a version first: `mixer build all`")
         if not self.has(layout.manifest(version, layout.MOM)):
             raise BuildError(
-                f"version {version} is not in {self.path}",
+                f"version {version} is not in {self.shown}",
                 hint="the next version is compared with it: restore it, or set PREVIOUS_MIX_VERSION in mixer.state",
             )
         return PublishedVersion(self, version)
 
+    def names(self, version: int) -> dict[str, int]:
+        """All files of a version with their sizes in bytes; empty if it is not there."""
+        return self._place.names(str(version))
+
     def has(self, name: str) -> bool:
-        return (self.path / name).is_file()
+        return self._place.has(name)
+
+    def open(self, name: str) -> AbstractContextManager[BinaryIO]:
+        """A published file, to be read from beginning to end. Raises BuildError if it is missing or cannot be read."""
+        return self._place.open(name)
 
     def read(self, name: str, *, limit: int = MANIFEST_BYTES_LIMIT) -> bytes:
         """Content of a published file; raises BuildError if it cannot be read or has more than `limit` bytes."""
         try:
-            with (self.path / name).open("rb") as file:
+            with self.open(name) as file:
                 data = file.read(limit + 1)
         except OSError as error:
-            raise BuildError(f"cannot read {self.path / name}: {error.strerror}") from error
+            raise BuildError(f"cannot read {self.shown}/{name}: {error.strerror}") from error
         if len(data) > limit:
-            raise BuildError(f"{self.path / name} has more than {limit} bytes")
+            raise BuildError(f"{self.shown}/{name} has more than {limit} bytes")
         return data
 
     def former(self, name: str) -> bytes | None:
@@ -165,111 +193,60 @@ class PublishedTree:
 
     @contextmanager
     def draft(self, version: int) -> Iterator[Draft]:
-        """An empty directory for a version; removed at the end unless it was published."""
-        if not self.path.exists():
-            self.path.mkdir(parents=True)
-            self.path.chmod(DIRECTORY_MODE)
-        self._remove_left_overs()
-        directory = self.path / f".{version}.new"
-        directory.mkdir()
-        try:
+        """An empty directory for a version, on this machine; it is gone at the end."""
+        with self._place.draft(version) as directory:
             for path in (directory, directory / "files", directory / layout.DELTA_DIRECTORY):
                 path.mkdir(exist_ok=True)
                 path.chmod(DIRECTORY_MODE)
             yield Draft(version, directory)
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
 
     def publish(self, draft: Draft, format_number: int, signer: Signer | None) -> None:
         """Make a finished draft visible, then make it the latest version of all and of its format.
 
-        Raises BuildError if a later one is published already, or if the disk refuses.
+        Raises BuildError if a later one is published already, or if the place refuses.
         """
         self.check_follows(draft.version)
-        try:
-            self._keep_additions(draft)
-            with Directory.open(draft.directory) as directory:
-                directory.sync()
-            _replace_directory(draft.directory, self.path / str(draft.version))
-            self._make_latest(draft.version, format_number, signer)
-        except OSError as error:
-            raise BuildError(f"cannot publish version {draft.version} in {self.path}: {error}") from error
-
-    def _keep_additions(self, draft: Draft) -> None:
-        """Delta packs and the like stay with a version that is built again as it was."""
-        former = self.path / str(draft.version)
-        mom = layout.manifest_name(layout.MOM)
-        try:
-            if (former / mom).read_bytes() != (draft.directory / mom).read_bytes():
-                return
-        except FileNotFoundError:
-            return
-        for directory, _, names in os.walk(former):
-            beside = draft.directory / os.path.relpath(directory, former)
-            beside.mkdir(exist_ok=True)
-            for name in names:
-                if not (beside / name).exists():
-                    link_or_copy(Path(directory, name), beside / name)
-
-    def _make_latest(self, version: int, format_number: int, signer: Signer | None) -> None:
-        """Let the latest files name a version, with as little time as possible between a file and its signature."""
-        number = str(version).encode()
+        number = str(draft.version).encode()
         latest = layout.latest(format_number)
         first = str(Path(latest).with_name("first"))
         contents: dict[str, bytes] = {}
+        obsolete: list[str] = []
         for name in (layout.latest_overall(), latest):
-            if signer is not None:
-                signed = layout.signature(name)
+            signed = layout.signature(name)
+            if signer is None:
+                obsolete.append(signed)
+            else:
                 former = self.former(signed) if self.former(name) == number else None
                 contents[signed] = signer.sign_again(number, former)
             contents[name] = number
         if not self.has(first):
             contents[first] = number
-        directory = (self.path / latest).parent
-        directory.mkdir(parents=True, exist_ok=True)
-        for path in (directory, directory.parent):
-            path.chmod(DIRECTORY_MODE)
-        with Directory.open(self.path) as top:
-            for name, data in contents.items():
-                new = self._new(name)
-                new.unlink(missing_ok=True)
-                new.write_bytes(data)
-                new.chmod(PUBLISHED_MODE)
-            # This makes the new version's own name durable as well, before anything points to it.
-            top.sync()
-            for name in contents:
-                os.rename(self._new(name), self.path / name)
-            for name in (layout.latest_overall(), latest):
-                if signer is None:
-                    (self.path / layout.signature(name)).unlink(missing_ok=True)
-            top.sync()
+        self._place.publish(draft.directory, draft.version, contents, obsolete)
 
-    def _new(self, name: str) -> Path:
-        """Where the next content of a latest file is prepared."""
-        path = self.path / name
-        return path.with_name(f".{path.name}.new")
+    def add(self, version: int, files: Sequence[Addition]) -> None:
+        """Put further files into a published version: pairs of the name in its directory and the content.
 
-    def _remove_left_overs(self) -> None:
-        """What interrupted builds left behind."""
-        for entry in self.path.iterdir():
-            match = _LEFT_OVER.fullmatch(entry.name)
-            if match is None:
-                continue
-            if match[2] == "old" and not (self.path / match[1]).exists():
-                os.rename(entry, self.path / match[1])
-            else:
-                shutil.rmtree(entry, ignore_errors=True)
+        They appear in the order given, each whole or not at all; one that is there already is replaced. A content that
+        is a file is linked where possible: it is PUBLISHED_MODE already, and nobody changes it any more.
+        Raises BuildError if the version is not published, or if the place refuses.
+        """
+        for name, _ in files:
+            if any(not part or part.startswith(".") for part in name.split("/")):
+                raise ValueError(f"not the name of a published file: {name!r}")
+        if not self.has(layout.manifest(version, layout.MOM)):
+            raise BuildError(f"version {version} is not in {self.shown}, so nothing can be added to it")
+        self._place.add(version, files)
 
     def _number(self, name: str) -> int:
         data = self.read(name, limit=MAX_NUMBER_BYTES).strip() if self.has(name) else b"0"
         if not data.isdigit():
-            raise BuildError(f"{self.path / name} is damaged: it is not a number", hint="restore it by hand")
+            raise BuildError(f"{self.shown}/{name} is damaged: it is not a number", hint="restore it by hand")
         return int(data)
 
 
 def total_size(directory: Path) -> tuple[int, int]:
     """Number of files and bytes below a directory."""
-    sizes = [os.lstat(os.path.join(path, name)).st_size for path, _, names in os.walk(directory) for name in names]
+    sizes = files_below(directory).values()
     return len(sizes), sum(sizes)
 
 
@@ -280,30 +257,3 @@ def _parse(data: bytes, path: str, bundle: str, *, is_mom: bool = False) -> Mani
         raise BuildError(
             f"the published {path} is damaged: {error}", hint="restore it from a copy of the published tree"
         ) from error
-
-
-def _replace_directory(new: Path, target: Path) -> None:
-    """Give `new` the name `target`; what had it before is removed."""
-    if not target.exists():
-        os.rename(new, target)
-        return
-    try:
-        _exchange(new, target)
-    except OSError as error:
-        if error.errno not in _CANNOT_EXCHANGE:
-            raise
-        # A file system without exchange: for a moment neither is there.
-        old = target.with_name(f".{target.name}.old")
-        os.rename(target, old)
-        os.rename(new, target)
-        shutil.rmtree(old)
-    else:
-        shutil.rmtree(new)
-
-
-def _exchange(one: Path, other: Path) -> None:
-    """Exchange two directories in one step (Linux 3.15, glibc 2.28)."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), str(other))

@@ -47,9 +47,12 @@ _TEXT = """\
 # The bundle that tells clients the URLs, the format and the certificate. It has to be in the mix.
 # update_bundle: os-core-update
 
-# Where clients find the published tree (update/www). version_url is the same as content_url when left out.
+# Where clients find the published tree. version_url is the same as content_url when left out.
 # content_url: https://update.example.org/mix
 # version_url: https://update.example.org/mix
+
+# Where the published tree is put: a directory, or s3://bucket/path, an object store (docs/object-store.md).
+# published: update/www
 
 # What versions are signed with; made by the first build if neither file exists. Keep the key secret: clients trust what
 # fits the certificate, which ships with the update bundle.
@@ -65,6 +68,12 @@ _TEXT = """\
 
 # How many workers a build has; 0 is one for each core.
 # workers: 0
+
+# Workers of a Dask cluster compress instead of those of this machine, which still reads and writes everything. They
+# need the same version of swupd-mixer[mixer,cluster]. Who can reach the scheduler decides what is in a version: keep it
+# in a network of its own, or use tls://.
+# engine:
+#   dask: tcp://scheduler.example.org:8786
 """
 
 

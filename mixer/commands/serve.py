@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 
+from mixer.errors import BuildError
 from mixer.workspace import Workspace
 from swupd.report import Report
 
 NAME = "serve"
 HELP = "serve the published tree on this machine"
 DESCRIPTION = """\
-Serve update/www over HTTP until interrupted. Meant for trying a mix out on this
-machine; for others, any web server of static files does, with TLS."""
+Serve the published tree (update/www) over HTTP until interrupted. Meant for
+trying a mix out on this machine; for others, any web server of static files
+does, with TLS. A tree in an object store is shown by the store itself."""
 EXAMPLES = """\
 examples:
   mixer serve
@@ -38,8 +41,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(workspace: Workspace, args: argparse.Namespace, report: Report) -> int:
     from mixer import config
     from mixer.serve import serve
+    from mixer.store import OBJECT_STORE
 
     workspace.require()
-    certificate = config.load(workspace, os.environ).certificate
-    serve(workspace.www, report, bind=args.bind, port=args.port, certificate=certificate)
+    mix = config.load(workspace, os.environ)
+    if mix.published.startswith(OBJECT_STORE):
+        raise BuildError(
+            f"the published tree is in an object store, {mix.published}",
+            hint="let clients use the store's own web server: see docs/object-store.md",
+        )
+    www = Path(mix.published) if mix.published else workspace.www
+    serve(www, report, bind=args.bind, port=args.port, certificate=mix.certificate)
     return 0

@@ -50,10 +50,12 @@ def test_only_the_source_has_to_be_given() -> None:
         update_bundle="os-core-update",
         content_url="",
         version_url="",
+        published="",
         certificate=BASE / "Swupd_Root.pem",
         key=BASE / "private.pem",
         os_release={},
         workers=0,
+        engine="",
     )
 
 
@@ -74,10 +76,12 @@ bundles: [../bundles, /srv/bundles]
 update_bundle: updater
 content_url: https://update.example.org/mix/
 version_url: https://version.example.org
+published: s3://bucket/mix/
 certificate: keys/root.pem
 key: /srv/key.pem
 os_release: {NAME: Example OS, ID: example}
 workers: 4
+engine: {dask: "tcp://scheduler.example.org:8786"}
 """
     assert config(text) == Config(
         source=AptSource(
@@ -96,10 +100,12 @@ workers: 4
         update_bundle="updater",
         content_url="https://update.example.org/mix",
         version_url="https://version.example.org",
+        published="s3://bucket/mix",
         certificate=BASE / "keys/root.pem",
         key=Path("/srv/key.pem"),
         os_release={"NAME": "Example OS", "ID": "example"},
         workers=4,
+        engine="tcp://scheduler.example.org:8786",
     )
 
 
@@ -113,6 +119,44 @@ def test_the_version_url_is_the_content_url_unless_given() -> None:
 
 def test_the_key_lies_beside_the_certificate_unless_given() -> None:
     assert config(APT + "certificate: keys/root.pem\n").key == BASE / "keys/private.pem"
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        ("s3://mix", "s3://mix"),
+        ("s3://mix.example.org/os/x86_64/", "s3://mix.example.org/os/x86_64"),
+        ("/srv/www", "/srv/www"),
+        ("www", "/mix/www"),
+        ("../a:b", "/mix/../a:b"),
+        ("$WHERE/mix", "s3://bucket/mix"),
+    ],
+)
+def test_a_tree_is_published_in_an_object_store_or_a_directory(value: str, place: str) -> None:
+    assert config(f"{APT}published: {value}\n", {"WHERE": "s3://bucket"}).published == place
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("gs://bucket/mix", "published cannot be a URL of the kind gs://"),
+        ("https://mix.example.org", "published cannot be a URL of the kind https://"),
+        ("file:/srv/www", "published cannot be a URL of the kind file://"),
+        ("s3://", "published must be s3://bucket/path"),
+        ("s3:/bucket/mix", "published must be s3://bucket/path"),
+        ("s3://Bucket", "published must be s3://bucket/path"),
+        ("s3://bucket/../mix", "published must be s3://bucket/path"),
+        ("s3://bucket/.mix", "published must be s3://bucket/path"),
+        ("s3://bucket//mix", "published must be s3://bucket/path"),
+        ("s3://key:secret@bucket", "published must be s3://bucket/path"),
+    ],
+)
+def test_other_places_are_refused_without_repeating_what_may_be_secret(value: str, message: str) -> None:
+    error = refused(f"{APT}published: {value}\n")
+
+    assert str(error).startswith(f"builder.yaml: line 2: {message}")
+    assert "secret" not in f"{error} {error.hint}"
+    assert "s3://" in str(error) or "s3://" in error.hint
 
 
 def test_a_mirror_without_suites_serves_those_that_no_other_one_names() -> None:
@@ -167,6 +211,13 @@ def test_an_undefined_variable_is_an_error() -> None:
         (APT + "bundles: ../bundles\n", "line 2: bundles must be a list"),
         (APT + "workers: -1\n", "line 2: workers is -1; it must be between 0 and 1024"),
         (APT + "workers: many\n", "line 2: workers must be a whole number, not many"),
+        (APT + "engine: tcp://10.0.0.1:8786\n", "line 2: engine must be a mapping"),
+        (APT + "engine: {}\n", "line 2: engine has no dask"),
+        (APT + "engine:\n  ray: tcp://10.0.0.1:8786\n", "line 3: unknown key ray"),
+        (APT + "engine:\n  dask: 10.0.0.1:8786\n", "line 3: engine.dask must be the address of a Dask scheduler"),
+        (APT + "engine:\n  dask: http://10.0.0.1:8786\n", "line 3: engine.dask must be the address"),
+        (APT + "engine:\n  dask: tcp://10.0.0.1\n", "line 3: engine.dask must be the address"),
+        (APT + "engine:\n  dask: tcp://10.0.0.1:65536\n", "line 3: engine.dask has no port between 1 and 65535"),
         (APT + "os_release: {VERSION_ID: 7}\n", "line 2: VERSION_ID is set by every build"),
         (APT + "os_release:\n  Name: x\n", "line 3: Name is no name for os-release"),
         (APT + 'os_release:\n  NAME: "a\\nb"\n', "line 3: os_release.NAME must be one line"),
@@ -179,6 +230,11 @@ def test_a_wrong_value_is_refused_with_its_line(text: str, message: str) -> None
 
 def test_an_unknown_key_is_answered_with_the_nearest_one() -> None:
     assert refused(APT + "contenturl: https://x.example.org\n").hint == "did you mean content_url?"
+
+
+@pytest.mark.parametrize("address", ["tcp://10.0.0.1:8786", "tls://a-b.example.org:1", "tcp://[2001:db8::1]:65535"])
+def test_an_engine_is_the_address_of_a_scheduler(address: str) -> None:
+    assert config(f"{APT}engine:\n  dask: '{address}'\n").engine == address
 
 
 def test_a_suite_that_no_mirror_serves_is_an_error() -> None:
@@ -205,7 +261,11 @@ _TEXTS = st.text(alphabet="abc:/$[]{}, \n-'#~*", max_size=40)
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.one_of(_TEXTS, _TEXTS.map(lambda value: f"{APT}content_url: {value}\nbundles: [{value}]\n")))
+@given(
+    st.one_of(
+        _TEXTS, _TEXTS.map(lambda value: f"{APT}content_url: {value}\nbundles: [{value}]\npublished: s3://{value}\n")
+    )
+)
 def test_any_text_is_a_configuration_or_one_clear_error(text: str) -> None:
     message = "builder.yaml: "
     try:

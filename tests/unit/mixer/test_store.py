@@ -7,20 +7,26 @@ from pathlib import Path
 
 import pytest
 
-from mixer import store
+from mixer import places
 from mixer.errors import BuildError
 from mixer.manifests import manifest_hash
 from mixer.release import Signer
-from mixer.store import NothingPublished, PublishedTree, total_size
+from mixer.store import NothingPublished, PublishedTree, open_tree, total_size
 from swupd.formats import signature
 from swupd.formats.manifest import Entry, FileType, Manifest, serialise
+from swupd.report import TextReport
 
 OS_CORE = serialise(Manifest(30, 10, 0, 1700000000, 0, entries=(Entry.present(FileType.FILE, "a" * 64, 10, "/x"),)))
 
 
 @pytest.fixture
-def tree(tmp_path: Path) -> PublishedTree:
-    return PublishedTree(tmp_path / "www")
+def www(tmp_path: Path) -> Path:
+    return tmp_path / "www"
+
+
+@pytest.fixture
+def tree(www: Path) -> PublishedTree:
+    return open_tree("", www, TextReport())
 
 
 @pytest.fixture(scope="module")
@@ -42,106 +48,107 @@ def publish(tree: PublishedTree, version: int, signer: Signer | None = None, **f
         tree.publish(draft, 30, signer)
 
 
-def latest_files(tree: PublishedTree) -> dict[str, bytes]:
+def latest_files(www: Path) -> dict[str, bytes]:
     return {
-        name: (tree.path / "version" / name).read_bytes()
-        for name in ("latest_version", "format30/latest", "format30/first")
+        name: (www / "version" / name).read_bytes() for name in ("latest_version", "format30/latest", "format30/first")
     }
 
 
 # -- publishing --------------------------------------------------------------------------------------------------------
 
 
-def test_a_published_version_is_the_latest_of_all_and_of_its_format(tree: PublishedTree) -> None:
+def test_a_published_version_is_the_latest_of_all_and_of_its_format(tree: PublishedTree, www: Path) -> None:
     publish(tree, 10)
     publish(tree, 20)
 
     assert tree.latest() == 20
-    assert latest_files(tree) == {"latest_version": b"20", "format30/latest": b"20", "format30/first": b"10"}
-    assert sorted(os.listdir(tree.path)) == ["10", "20", "version"]
+    assert latest_files(www) == {"latest_version": b"20", "format30/latest": b"20", "format30/first": b"10"}
+    assert sorted(os.listdir(www)) == ["10", "20", "version"]
 
 
-def test_a_version_has_its_directories_even_if_they_are_empty(tree: PublishedTree) -> None:
+def test_a_version_has_its_directories_even_if_they_are_empty(tree: PublishedTree, www: Path) -> None:
     publish(tree, 10)
 
-    assert sorted(os.listdir(tree.path / "10")) == ["Manifest.MoM", "Manifest.os-core", "delta", "files"]
+    assert sorted(os.listdir(www / "10")) == ["Manifest.MoM", "Manifest.os-core", "delta", "files"]
 
 
-def test_latest_files_are_signed(tree: PublishedTree, signer: Signer) -> None:
+def test_latest_files_are_signed(tree: PublishedTree, www: Path, signer: Signer) -> None:
     publish(tree, 10, signer)
 
     for name in ("latest_version", "format30/latest"):
-        path = tree.path / "version" / name
+        path = www / "version" / name
         assert (
             signer.sign_again(path.read_bytes(), Path(f"{path}.sig").read_bytes()) == Path(f"{path}.sig").read_bytes()
         )
 
 
-def test_publishing_without_signatures_leaves_none_that_would_be_wrong(tree: PublishedTree, signer: Signer) -> None:
+def test_publishing_without_signatures_leaves_none_that_would_be_wrong(
+    tree: PublishedTree, www: Path, signer: Signer
+) -> None:
     publish(tree, 10, signer)
     publish(tree, 20)
 
-    assert list(tree.path.rglob("*.sig")) == []
+    assert list(www.rglob("*.sig")) == []
 
 
-def test_a_draft_is_invisible_and_goes_away_with_its_error(tree: PublishedTree) -> None:
+def test_a_draft_is_invisible_and_goes_away_with_its_error(tree: PublishedTree, www: Path) -> None:
     def interrupted() -> None:
         with tree.draft(10) as draft:
             draft.write("x", b"")
-            assert os.listdir(tree.path) == [".10.new"]
+            assert os.listdir(www) == [".10.new"]
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
 
-    assert os.listdir(tree.path) == []
+    assert os.listdir(www) == []
 
 
-def test_published_files_can_be_read_by_everybody(tree: PublishedTree, signer: Signer) -> None:
+def test_published_files_can_be_read_by_everybody(tree: PublishedTree, www: Path, signer: Signer) -> None:
     former = os.umask(0o077)
     try:
         publish(tree, 10, signer)
     finally:
         os.umask(former)
 
-    for directory, _, names in os.walk(tree.path):
+    for directory, _, names in os.walk(www):
         assert os.stat(directory).st_mode & 0o777 == 0o755
         for name in names:
             assert os.stat(os.path.join(directory, name)).st_mode & 0o777 == 0o644
 
 
-def test_what_a_crash_left_behind_is_removed_by_the_next_build(tree: PublishedTree) -> None:
+def test_what_a_crash_left_behind_is_removed_by_the_next_build(tree: PublishedTree, www: Path) -> None:
     publish(tree, 10)
-    (tree.path / ".20.new/files").mkdir(parents=True)
-    (tree.path / ".10.old").mkdir()
+    (www / ".20.new/files").mkdir(parents=True)
+    (www / ".10.old").mkdir()
 
     publish(tree, 20)
 
-    assert sorted(os.listdir(tree.path)) == ["10", "20", "version"]
+    assert sorted(os.listdir(www)) == ["10", "20", "version"]
 
 
-def test_a_version_that_a_crash_left_with_its_old_name_comes_back(tree: PublishedTree) -> None:
+def test_a_version_that_a_crash_left_with_its_old_name_comes_back(tree: PublishedTree, www: Path) -> None:
     publish(tree, 10)
-    (tree.path / "10").rename(tree.path / ".10.old")
+    (www / "10").rename(www / ".10.old")
 
     publish(tree, 20)
 
-    assert sorted(os.listdir(tree.path)) == ["10", "20", "version"]
+    assert sorted(os.listdir(www)) == ["10", "20", "version"]
 
 
-def test_an_older_version_cannot_be_published(tree: PublishedTree) -> None:
+def test_an_older_version_cannot_be_published(tree: PublishedTree, www: Path) -> None:
     publish(tree, 20)
 
     with pytest.raises(BuildError, match="version 10 cannot be published after version 20"):
         publish(tree, 10)
 
     assert tree.latest() == 20
-    assert not (tree.path / "10").exists()
+    assert not (www / "10").exists()
 
 
 @pytest.mark.parametrize("steps", range(5))
 def test_a_crash_at_any_rename_leaves_whole_versions_and_is_healed_by_the_next_try(
-    tree: PublishedTree, signer: Signer, monkeypatch: pytest.MonkeyPatch, steps: int
+    tree: PublishedTree, www: Path, signer: Signer, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
     publish(tree, 10, signer)
     rename = os.rename
@@ -158,14 +165,14 @@ def test_a_crash_at_any_rename_leaves_whole_versions_and_is_healed_by_the_next_t
     with pytest.raises(KeyboardInterrupt):
         publish(tree, 20, signer)
 
-    visible = {name for name in os.listdir(tree.path) if not name.startswith(".")}
+    visible = {name for name in os.listdir(www) if not name.startswith(".")}
     assert visible == ({"10", "version"} if steps == 0 else {"10", "20", "version"})
-    assert (tree.path / f"{tree.latest()}/Manifest.MoM").exists()
+    assert (www / f"{tree.latest()}/Manifest.MoM").exists()
     monkeypatch.setattr(os, "rename", rename)
     publish(tree, 20, signer)
     assert tree.latest() == 20
-    assert snapshot(tree.path / "10").keys() == snapshot(tree.path / "20").keys()
-    assert not list(tree.path.rglob(".*"))
+    assert snapshot(www / "10").keys() == snapshot(www / "20").keys()
+    assert not list(www.rglob(".*"))
 
 
 # -- the same version again --------------------------------------------------------------------------------------------
@@ -175,24 +182,24 @@ def snapshot(path: Path) -> dict[str, bytes]:
     return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
-def test_the_same_version_again_leaves_the_same_bytes(tree: PublishedTree, signer: Signer) -> None:
+def test_the_same_version_again_leaves_the_same_bytes(tree: PublishedTree, www: Path, signer: Signer) -> None:
     publish(tree, 10, signer)
-    before = snapshot(tree.path)
+    before = snapshot(www)
 
     publish(tree, 10, signer)
 
-    assert snapshot(tree.path) == before
+    assert snapshot(www) == before
 
 
 @pytest.mark.parametrize("exchange", [True, False])
 def test_the_newest_version_can_be_replaced(
-    tree: PublishedTree, exchange: bool, monkeypatch: pytest.MonkeyPatch
+    tree: PublishedTree, www: Path, exchange: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.EINVAL, "no exchange here")
 
     if not exchange:
-        monkeypatch.setattr(store, "_exchange", refuse)
+        monkeypatch.setattr(places, "_exchange", refuse)
     publish(tree, 10, old=b"old", Manifest=b"first")
 
     with tree.draft(10) as draft:
@@ -200,26 +207,59 @@ def test_the_newest_version_can_be_replaced(
         draft.write("new", b"new")
         tree.publish(draft, 30, None)
 
-    assert sorted(os.listdir(tree.path / "10")) == ["Manifest.MoM", "delta", "files", "new"]
-    assert sorted(os.listdir(tree.path)) == ["10", "version"]
+    assert sorted(os.listdir(www / "10")) == ["Manifest.MoM", "delta", "files", "new"]
+    assert sorted(os.listdir(www)) == ["10", "version"]
 
 
-def test_additions_stay_while_the_manifests_are_the_same(tree: PublishedTree) -> None:
+def test_additions_stay_while_the_manifests_are_the_same(tree: PublishedTree, www: Path) -> None:
     publish(tree, 20)
-    (tree.path / "20/pack-os-core-from-10.tar").write_bytes(b"delta pack")
-    (tree.path / "20/delta/10-20-x").write_bytes(b"delta")
+    (www / "20/pack-os-core-from-10.tar").write_bytes(b"delta pack")
+    (www / "20/delta/10-20-x").write_bytes(b"delta")
 
     publish(tree, 20)
 
-    assert (tree.path / "20/pack-os-core-from-10.tar").read_bytes() == b"delta pack"
-    assert (tree.path / "20/delta/10-20-x").read_bytes() == b"delta"
+    assert (www / "20/pack-os-core-from-10.tar").read_bytes() == b"delta pack"
+    assert (www / "20/delta/10-20-x").read_bytes() == b"delta"
+
+
+def test_files_are_added_to_a_published_version(tree: PublishedTree, www: Path, tmp_path: Path) -> None:
+    pack = tmp_path / "pack"
+    pack.write_bytes(b"pack")
+    pack.chmod(0o644)
+    publish(tree, 10)
+
+    tree.add(10, [("pack-os-core-from-5.tar", pack), ("delta/5-10-x", b"delta")])
+
+    assert (www / "10/pack-os-core-from-5.tar").samefile(pack)
+    assert tree.read("10/delta/5-10-x") == b"delta"
+    publish(tree, 10)
+    assert tree.read("10/delta/5-10-x") == b"delta"
+
+
+def test_nothing_is_added_to_a_version_that_is_not_there(tree: PublishedTree, www: Path) -> None:
+    publish(tree, 10)
+
+    with pytest.raises(BuildError, match="version 20 is not in"):
+        tree.add(20, [("x", b"")])
+
+    assert sorted(os.listdir(www)) == ["10", "version"]
+
+
+@pytest.mark.parametrize("name", ["", "/x", "x/", "../x", "a/../../x", ".x", "a//x"])
+def test_an_addition_stays_in_its_directory(tree: PublishedTree, name: str) -> None:
+    publish(tree, 10)
+
+    with pytest.raises(ValueError, match="not the name of a published file"):
+        tree.add(10, [("y", b""), (name, b"")])
+
+    assert not tree.has("10/y")
 
 
 def test_an_error_of_the_disk_is_one_line(tree: PublishedTree, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(store, "_replace_directory", full)
+    monkeypatch.setattr(places, "_replace_directory", full)
 
     with pytest.raises(BuildError, match="cannot publish version 10"):
         publish(tree, 10)
@@ -244,20 +284,50 @@ def test_published_manifests_are_found_through_the_mom(tree: PublishedTree) -> N
     assert version.manifest("full") is None
 
 
-def test_a_manifest_with_another_hash_is_refused(tree: PublishedTree) -> None:
+def test_a_manifest_with_another_hash_is_refused(tree: PublishedTree, www: Path) -> None:
     publish(tree, 10)
-    (tree.path / "10/Manifest.os-core").write_bytes(OS_CORE.replace(b"/x", b"/y"))
+    (www / "10/Manifest.os-core").write_bytes(OS_CORE.replace(b"/x", b"/y"))
 
     with pytest.raises(BuildError, match=r"10/Manifest\.os-core is damaged: its hash"):
         tree.version(10).manifest("os-core")
 
 
-def test_a_missing_manifest_is_named(tree: PublishedTree) -> None:
+def test_a_missing_manifest_is_named(tree: PublishedTree, www: Path) -> None:
     publish(tree, 10)
-    (tree.path / "10/Manifest.os-core").unlink()
+    (www / "10/Manifest.os-core").unlink()
 
     with pytest.raises(BuildError, match=r"cannot read .*10/Manifest\.os-core"):
         tree.version(10).manifest("os-core")
+
+
+def test_the_files_of_a_version_are_listed_with_their_sizes(tree: PublishedTree, www: Path) -> None:
+    publish(tree, 10, x=b"12345")
+    (www / "10/files/a.tar").write_bytes(b"object")
+
+    assert tree.names(10) == {
+        "10/Manifest.MoM": len(mom(10)),
+        "10/Manifest.os-core": len(OS_CORE),
+        "10/files/a.tar": 6,
+        "10/x": 5,
+    }
+    assert tree.names(20) == {}
+
+
+def test_a_published_file_can_be_read_piece_by_piece(tree: PublishedTree) -> None:
+    publish(tree, 10, x=b"12345")
+
+    with tree.open("10/x") as file:
+        assert (file.read(2), file.read()) == (b"12", b"345")
+
+
+def test_a_missing_file_is_named(tree: PublishedTree, www: Path) -> None:
+    with pytest.raises(BuildError, match=f"cannot read {www}/10/x: No such file"), tree.open("10/x"):
+        pass
+
+
+def test_a_tree_lies_where_the_configuration_says(tmp_path: Path) -> None:
+    assert open_tree("", tmp_path / "www", TextReport()).shown == f"{tmp_path}/www"
+    assert open_tree("/srv/mix", tmp_path / "www", TextReport()).shown == "/srv/mix"
 
 
 def test_a_version_that_was_never_published_is_an_error(tree: PublishedTree) -> None:
@@ -270,17 +340,17 @@ def test_a_version_that_was_never_published_is_an_error(tree: PublishedTree) -> 
 
 
 @pytest.mark.parametrize("data", [b"", b"rubbish", mom(20)])
-def test_a_damaged_mom_is_refused(tree: PublishedTree, data: bytes) -> None:
+def test_a_damaged_mom_is_refused(tree: PublishedTree, www: Path, data: bytes) -> None:
     publish(tree, 10)
-    (tree.path / "10/Manifest.MoM").write_bytes(data)
+    (www / "10/Manifest.MoM").write_bytes(data)
 
     with pytest.raises(BuildError, match=r"10/Manifest\.MoM"):
         tree.version(10)
 
 
-def test_a_damaged_latest_file_is_refused(tree: PublishedTree) -> None:
+def test_a_damaged_latest_file_is_refused(tree: PublishedTree, www: Path) -> None:
     publish(tree, 10)
-    (tree.path / "version/latest_version").write_text("10\n20")
+    (www / "version/latest_version").write_text("10\n20")
 
     with pytest.raises(BuildError, match="latest_version is damaged"):
         tree.latest()
@@ -288,10 +358,12 @@ def test_a_damaged_latest_file_is_refused(tree: PublishedTree) -> None:
 
 def test_an_empty_tree_has_no_version(tree: PublishedTree) -> None:
     assert tree.latest() == 0
+    with pytest.raises(BuildError, match="nothing is published in"):
+        tree.version(tree.latest())
     assert NothingPublished().manifest("os-core") is None
 
 
-def test_the_size_of_a_version_is_the_sum_of_its_files(tree: PublishedTree) -> None:
+def test_the_size_of_a_version_is_the_sum_of_its_files(tree: PublishedTree, www: Path) -> None:
     publish(tree, 10, x=b"12345")
 
-    assert total_size(tree.path / "10") == (3, len(mom(10)) + len(OS_CORE) + 5)
+    assert total_size(www / "10") == (3, len(mom(10)) + len(OS_CORE) + 5)

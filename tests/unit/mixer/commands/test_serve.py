@@ -30,6 +30,20 @@ def test_the_published_tree_is_served(prepared: Workspace) -> None:
         assert server.wait(timeout=10) == 0
 
 
+def test_a_tree_in_an_object_store_is_left_to_the_store(
+    prepared: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with prepared.config_file.open("a") as file:
+        file.write("published: s3://bucket/mix\n")
+
+    assert main(["--workspace", str(prepared.path), "serve"]) == 1
+
+    assert capsys.readouterr().err == (
+        "Error: the published tree is in an object store, s3://bucket/mix\n"
+        "Hint: let clients use the store's own web server: see docs/object-store.md\n"
+    )
+
+
 def test_only_a_workspace_is_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--workspace", str(tmp_path), "serve"]) == 1
     assert "is not a workspace" in capsys.readouterr().err
