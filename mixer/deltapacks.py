@@ -33,8 +33,9 @@ from swupd.report import Report
 
 LEVEL = 19
 """zstd level of a delta pack: it is made once and fetched by every machine."""
-WINDOW_LOG = 24
-"""16 MiB of history at most, which is memory of every client that unpacks the pack."""
+WINDOW_LOG = 23
+"""8 MiB of history at most, which is memory of every client that unpacks the pack. 16 and 32 MiB make the packs of a
+server OS smaller by less than 0.1 %."""
 LARGE_BYTES = 256 << 20
 """Content of a pack that is compressed in this process."""
 JOB_BYTES = 64 << 20

@@ -204,7 +204,7 @@ def _combine(old: bytes, control: _Block, diff: _Block, extra: _Block) -> bytes:
             raise DeltaError("the control block of the delta asks for bytes that the delta does not have")
         for start in range(0, add, _PIECE_BYTES):
             end = min(start + _PIECE_BYTES, add)
-            new.write(_sum(old[old_at + start : old_at + end], diff[diff_at + start : diff_at + end]))
+            new.write(_sum(old[old_at + start : old_at + end], bytes(diff[diff_at + start : diff_at + end])))
         new.write(extra[extra_at : extra_at + insert])
         diff_at += add
         extra_at += insert
@@ -216,11 +216,12 @@ def _combine(old: bytes, control: _Block, diff: _Block, extra: _Block) -> bytes:
     return new.getvalue()
 
 
-def _sum(old: bytes, diff: _Block) -> bytes:
+def _sum(old: bytes, diff: bytes) -> bytes:
     """Bytewise sum modulo 256 of at most _PIECE_BYTES; what the old file does not have counts as zero.
 
     A difference of zeros is the usual case. Others are added as large numbers: the low seven bits of all bytes in one
-    addition, without carries between bytes, and the high bits by exclusive or.
+    addition, without carries between bytes, and the high bits by exclusive or. (Comparing bytes is one memcmp;
+    a memoryview would be compared element by element.)
     """
     if len(old) == len(diff) and diff == _ZEROS_PIECE[: len(diff)]:
         return old
