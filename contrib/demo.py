@@ -197,6 +197,10 @@ def main() -> None:
         demo.mixer("bundle", "add", "network-tools")
         demo.mixer("bundle", "remove", "legacy-network")
         demo.mixer("build", "all", name="build 20", note="+ updates, security; + network-tools - legacy-network")
+        demo.mixer("build", "delta-packs", name="delta packs", note="from 10 to 20")
+        demo.mixer("build", "delta-manifests")
+        demo.mixer("report", "delta", "--limit", "5")
+        demo.mixer("check", "20", name="check 20")
 
         say("updating the installed system")
         demo.swupd(url, "check-update")

@@ -257,6 +257,12 @@ class _Update:
             )
         if not self._state.previous:
             return NothingPublished()
+        if not self._tree.has(layout.manifest(self._state.previous, layout.MOM)):
+            raise BuildError(
+                f"version {self._state.previous}, which version {self._version} is compared with, is not in "
+                f"{self._tree.shown}",
+                hint="restore it, or set PREVIOUS_MIX_VERSION in mixer.state",
+            )
         previous = self._tree.version(self._state.previous)
         if not self._tree.has(layout.manifest(previous.mom.version, layout.FULL)):
             self._report.warning(f"version {previous.mom.version} has no Manifest.full: all fullfiles are made again")

@@ -59,6 +59,8 @@ _HEADER_LIMIT = 4096
 
 FULL = "full"
 """The algorithm of a record without a delta."""
+TOO_COSTLY = "too costly"
+"""The same, because of the limits above: nobody knows whether a delta would be smaller."""
 SAME = "same"
 """Both files have the same content: a rename, or another mode or owner."""
 
@@ -70,9 +72,10 @@ class Record:
     """What is known about a pair."""
 
     algorithm: str
-    """Of the delta (hdiffpatch, bsdiff, same; after a "gzip " if it is one between contents), or FULL."""
+    """Of the delta (hdiffpatch, bsdiff, same; after a "gzip " if it is one between contents), or FULL or
+    TOO_COSTLY."""
     reason: str
-    """Why it is FULL; empty otherwise."""
+    """Why there is no delta; empty otherwise."""
     estimate: int
     """Bytes of the best candidate, compressed alone; 0 if none was tried."""
     full: int
@@ -80,7 +83,7 @@ class Record:
 
     @property
     def is_delta(self) -> bool:
-        return self.algorithm != FULL
+        return self.algorithm not in (FULL, TOO_COSTLY)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -200,21 +203,21 @@ def _best(task: DeltaTask) -> tuple[Record, bytes]:
     if task.member.type is not ObjectType.FILE:
         return Record(FULL, "not a regular file", 0, 0), b""
     if len(task.new) != task.member.size:
-        return Record(FULL, f"larger than {NEW_LIMIT >> 20} MiB, or the old file than {OLD_LIMIT >> 20} MiB", 0, 0), b""
+        reason = f"larger than {NEW_LIMIT >> 20} MiB, or the old file than {OLD_LIMIT >> 20} MiB"
+        return Record(TOO_COSTLY, reason, 0, 0), b""
     if len(task.new) < MINIMUM_BYTES:
         return Record(FULL, f"smaller than {MINIMUM_BYTES} bytes", 0, 0), b""
     if not task.old:
         return Record(FULL, "the old file is empty", 0, 0), b""
     full = _estimate(task.new)
-    reason = ""
     best: tuple[int, str, bytes] | None = None
     try:
         candidates = _gzip_candidates(task) if task.key.is_gzip else _candidates(task.old, task.new, task.member)
         best = min(((_estimate(data), name, data) for name, data in candidates), default=None)
     except TooCostly as error:
-        reason = str(error)
+        return Record(TOO_COSTLY, str(error), 0, full), b""
     if best is None:
-        return Record(FULL, reason or "it cannot be compressed again to the same bytes", 0, full), b""
+        return Record(FULL, "it cannot be compressed again to the same bytes", 0, full), b""
     estimate, name, data = best
     if estimate >= full:
         return Record(FULL, "a delta would not be smaller", estimate, full), b""

@@ -151,7 +151,7 @@ class PublishedTree:
         if not self.has(layout.manifest(version, layout.MOM)):
             raise BuildError(
                 f"version {version} is not in {self.shown}",
-                hint="the next version is compared with it: restore it, or set PREVIOUS_MIX_VERSION in mixer.state",
+                hint="restore it from a copy of the published tree, or name one that is there",
             )
         return PublishedVersion(self, version)
 

@@ -26,7 +26,7 @@ from mixer.build import working
 from mixer.config import Config
 from mixer.content import ContentStore
 from mixer.deltapacks import PackPlan
-from mixer.deltas import DeltaKey, DeltaStore
+from mixer.deltas import TOO_COSTLY, DeltaKey, DeltaStore
 from mixer.engine import Engine, open_engine
 from mixer.errors import BuildError
 from mixer.release import Signer
@@ -180,6 +180,7 @@ class _DeltaPacks:
         pairs = self._deltas.make(keys, self._engine, self._report)
         index = self._former_index(new.mom.version)
         plans = {plan.file: plan for way in found for plan in pack_plans(way, self._deltas)}
+        self._warn(plans.values())
         lacking = [plan for plan in plans.values() if plan.file not in there or self._is_unknown(plan, there, index)]
         self._report.step("packs", f"Making {counted(len(lacking), 'pack')}", 2, 3)
         self._cache.mkdir(parents=True, exist_ok=True)
@@ -190,6 +191,19 @@ class _DeltaPacks:
             self._publish(made, self._index(found, index, sizes, made))
         packs = (MadePack(plan, sizes[file], file in made) for file, plan in plans.items())
         return DeltaSummary(new.mom.version, tuple(packs), pairs)
+
+    def _warn(self, plans: Iterable[PackPlan]) -> None:
+        """Say which files are packed whole because a delta would have been too much work."""
+        costly = {
+            member.need.entry.name: member.record.reason
+            for plan in plans
+            for member in plan.members
+            if member.record.algorithm == TOO_COSTLY
+        }
+        if costly:
+            name = min(costly)
+            more = f" (and {counted(len(costly) - 1, 'more file')})" if len(costly) > 1 else ""
+            self._report.warning(f"{name} is packed whole{more}: {costly[name]}")
 
     def _former_index(self, version: int) -> UpdateIndex:
         """The index that the version has; what others wrote there is nothing to build on."""

@@ -39,7 +39,7 @@ from swupd.formats.certificate import (
     strong_key,
 )
 
-__all__ = ["load_certificates", "make_certificate", "sign", "verify"]
+__all__ = ["SigningKey", "load_certificates", "make_certificate", "verify"]
 
 SIGNATURE_BYTES = 64 * 1024
 """Size of a signature file."""
@@ -47,6 +47,8 @@ EMBEDDED_LIMIT = 16
 """Certificates inside one signature."""
 
 _NESTING_LIMIT = 24
+_VERSIONS = {"issuer_and_serial_number": "v1", "subject_key_identifier": "v3"}
+"""Of the structures, by how the signer is named (RFC 5652, sections 5.1 and 5.3)."""
 _SIGNATURE_HINT = "the file was changed on its way, or it was signed by somebody else; do not install it"
 
 
@@ -199,6 +201,10 @@ def _read_signed_data(der: bytes) -> _Signature:
     digest = signer["digest_algorithm"]["algorithm"].native
     if digest not in DIGESTS:
         raise SignatureError(f"the signature uses {digest}, which is not accepted")
+    announced = [item.native for item in (*signed["digest_algorithms"], signer["digest_algorithm"])]
+    versions = [signed["version"].native, signer["version"].native]
+    if announced != 2 * [{"algorithm": digest, "parameters": None}] or versions != 2 * [_VERSIONS[signer["sid"].name]]:
+        raise SignatureError("the signature contradicts itself", hint=_SIGNATURE_HINT)
     algorithm = signer["signature_algorithm"]
     scheme = algorithm.signature_algo
     salt_length = 0
@@ -213,6 +219,8 @@ def _read_signed_data(der: bytes) -> _Signature:
             raise SignatureError("the signature has an impossible salt length")
     elif algorithm["algorithm"].native not in ("rsassa_pkcs1v15", f"{digest}_rsa", f"{digest}_ecdsa"):
         raise SignatureError(f"the signature uses {algorithm['algorithm'].native}, which is not accepted")
+    elif algorithm["parameters"].native is not None:
+        raise SignatureError("the signature contradicts itself", hint=_SIGNATURE_HINT)
 
     attributes, data_digest = _read_attributes(signer["signed_attrs"])
     by_name = signer["sid"].name == "issuer_and_serial_number"

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,6 +107,9 @@ def release_20(mix: Path, url: str) -> None:
     run(*mixer, "bundle", "add", "new-tools")
     run(*mixer, "bundle", "remove", "old-tools")
     run(*mixer, "build", "all")
+    run(*mixer, "build", "delta-packs")
+    run(*mixer, "build", "delta-manifests")
+    run(*mixer, "check", "20")
 
 
 def test_a_mix_of_real_packages_is_installed_updated_and_repaired(
@@ -153,11 +157,30 @@ def test_a_mix_of_real_packages_is_installed_updated_and_repaired(
     swupd("diagnose")
 
 
-def test_an_update_asks_for_no_file_twice_and_never_for_a_head(nginx: tuple[str, Path], mix: Path) -> None:
+def cache_control(url: str) -> str:
+    with urllib.request.urlopen(url) as response:
+        return str(response.headers["Cache-Control"])
+
+
+def test_what_may_change_is_not_cached_and_what_may_not_is(nginx: tuple[str, Path], mix: Path) -> None:
+    url, _ = nginx
+    for name in ("20/update-index", "20/update-index.sig", "20/checksums", "version/latest_version"):
+        assert cache_control(f"{url}/{name}") == "no-cache"
+    for name in ("20/update-from-10.tar", "20/Manifest.MoM.tar"):
+        assert cache_control(f"{url}/{name}") == "max-age=315360000"
+
+
+def test_an_update_takes_one_pack_asks_for_no_file_twice_and_never_for_a_head(
+    nginx: tuple[str, Path], mix: Path
+) -> None:
     _, workspace = nginx
     lines = (workspace.parent / "access.log").read_text().splitlines()
     requests = [line.split('"')[1] for line in lines]
     assert requests
     assert not [r for r in requests if r.startswith("HEAD")]
+    by_client = [request for line, request in zip(lines, requests, strict=True) if "Python-urllib" not in line]
+    packs = [r.split()[1] for r in by_client if re.search(r"/(update|pack-[^/]*)-from-[1-9]", r)]
+    assert packs == ["/update/20/update-from-10.tar"]
+    assert [r for r in by_client if "/Manifest-os-core-delta-from-10" in r]
     objects = [r for r in requests if "/files/" in r]
     assert len(objects) == len(set(objects))

@@ -174,6 +174,17 @@ def test_another_format_and_minimum_version_reach_the_manifests(mix: Mix) -> Non
     assert (mix.www / "version/format31/latest").read_text() == "10"
 
 
+def test_a_previous_version_that_is_gone_is_an_error(mix: Mix) -> None:
+    mix.build()
+    mix.version(20, {"os-core": {"/usr/bin/sh": "shell 20"}})
+    (mix.www / "10/Manifest.MoM").unlink()
+
+    with pytest.raises(BuildError, match="version 10, which version 20 is compared with, is not in") as caught:
+        mix.build()
+
+    assert "PREVIOUS_MIX_VERSION" in caught.value.hint
+
+
 def test_another_format_gives_everything_a_new_number(mix: Mix) -> None:
     mix.build()
     mix.version(20, {"os-core": {"/usr/bin/sh": "shell 10"}, "b": {"/usr/bin/b": "b"}})

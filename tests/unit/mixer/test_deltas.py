@@ -112,7 +112,8 @@ def test_what_costs_the_matcher_too_much_is_reported(files: Files, monkeypatch: 
 
     record = files.deltas.record(key)
 
-    assert record.algorithm == "full"
+    assert record.algorithm == "too costly"
+    assert not record.is_delta
     assert "memory" in record.reason or "failed" in record.reason
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mixer import deltapacks
+from mixer import deltapacks, deltas
 from mixer.deltamanifests import ManifestTask, build_delta_manifests, make_manifest_delta
 from mixer.errors import BuildError
 from mixer.updates import Span
@@ -209,6 +209,18 @@ def test_large_packs_are_compressed_in_this_process(mix: Mix, monkeypatch: pytes
 
     got = apply_all(mix, mix.www / "20/update-from-10.tar", ["os-core", "b"])
     assert all(file_hash in got for file_hash in apply_all(mix, mix.www / "20/pack-b-from-10.tar", ["os-core", "b"]))
+
+
+def test_files_that_are_too_much_work_are_packed_whole_and_named(
+    mix: Mix, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(deltas, "NEW_LIMIT", 1000)
+    mix.delta_packs()
+
+    told = capsys.readouterr().err
+    assert "/usr/bin/b is packed whole (and 3 more files): larger than 0 MiB" in told
+    changed = next(e.hash for e in mix.manifest(20, "b").entries if e.name == "/usr/bin/b")
+    assert f"staged/{changed}" in members(mix.www / "20/pack-b-from-10.tar")
 
 
 def test_a_pack_lies_with_the_version_of_its_bundle(mix: Mix) -> None:

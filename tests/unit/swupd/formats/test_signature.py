@@ -508,3 +508,18 @@ def test_openssl_accepts_a_chain_that_is_signed_here(tmp_path: Path) -> None:
     command = ["smime", "-verify", "-binary", "-inform", "DER", "-in", "data.sig", "-content", "data"]
     accepted = openssl(tmp_path, *command, "-purpose", "any", "-CAfile", "root.pem")
     assert accepted.returncode == 0, accepted.stderr
+
+
+def test_every_byte_of_a_signature_matters() -> None:
+    certificate, key = make_certificate("Mixer", 1000, NOW)
+    trusted = load_certificates(certificate, at=NOW)
+    der = SigningKey(certificate, key).sign(DATA)
+    embedded = trusted[0].public_bytes(serialization.Encoding.DER)
+    start = der.index(embedded)
+    # The tag and the length of the list of certificates stand before it; without the list the signature is still good.
+    outside = [*range(start - 4), *range(start + len(embedded), len(der))]
+
+    for position in outside:
+        damaged = der[:position] + bytes([der[position] ^ 1]) + der[position + 1 :]
+        with pytest.raises(SignatureError):
+            verify(DATA, damaged, trusted, at=NOW)
