@@ -11,7 +11,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-HEAVY = {"requests", "cryptography", "asn1crypto", "zstandard", "bsdiff4", "rich", "yaml", "debian"}
+HEAVY = {
+    "asn1crypto",
+    "bsdiff4",
+    "cryptography",
+    "debian",
+    "distributed",
+    "fsspec",
+    "hdiffpatch",
+    "numpy",
+    "requests",
+    "rich",
+    "s3fs",
+    "yaml",
+    "zstandard",
+}
 OF_SWUPD_FOR_MIXER = {"formats", "errors", "report", "process", "fs"}
 
 

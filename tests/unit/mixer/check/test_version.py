@@ -37,7 +37,7 @@ from swupd.report import TextReport
 Mix = Any
 Certificate = tuple[bytes, bytes]
 
-EXAMPLE = Path(__file__).parents[2] / "interop" / "example.tar.xz"
+EXAMPLE = Path(__file__).parents[3] / "interop" / "example.tar.xz"
 NUMBERS = random.Random(7)
 TEXT = " ".join(str(NUMBERS.randrange(1000)) for _ in range(2000))
 EDITED = TEXT.replace(" 7", " seven ")
