@@ -4,15 +4,16 @@ A *step* leads one bundle, or the whole OS, from the older version to the newer 
 cannot have yet, once, with the file of the older version that it is best made from, if there is one:
 
 * An object is lacking if its entry is newer than the bundle was and differs from the entry of the same path there.
-* It can be made from any file that the client certainly has: those of the bundle itself, and of all that it includes.
-  (The original looks for pairs among all files and packs those that happen to be in the bundle, so it misses some.)
+* It can be made from a file that the client certainly has: one of the bundle itself, or of what it includes if that has
+  the same content or path. (The original looks for pairs among all files and packs those that happen to be in the
+  bundle, so it misses some.)
   For the whole OS, a pair within the bundle goes before one with another bundle's file.
 * A bundle that the older version does not have has no step; its zero pack leads to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,15 +64,13 @@ def bundle_steps(old: Version, new: Version) -> list[Step]:
                 loaded[bundle] = found
         return loaded.get(bundle)
 
-    def old_files(bundle: str) -> list[Entry]:
+    def included(bundle: str) -> Iterator[Entry]:
         names = [bundle]
-        files: list[Entry] = []
         for name in names:
             found = old_manifest(name)
             if found is not None:
-                files += found.entries
-                names += [included for included in found.includes if included not in names]
-        return files
+                yield from found.entries if name != bundle else ()
+                names += [other for other in found.includes if other not in names]
 
     steps = []
     for line in new.mom.entries:
@@ -80,7 +79,7 @@ def bundle_steps(old: Version, new: Version) -> list[Step]:
         own = old_manifest(line.name) if target is not None else None
         if former is None or target is None or own is None:
             continue
-        needs = _needs(own.entries, old_files(line.name), target.entries, former.version)
+        needs = _needs(own.entries, included(line.name), target.entries, former.version)
         steps.append(Step(line.name, former.version, line.version, needs))
     return steps
 
@@ -96,20 +95,21 @@ def os_step(steps: Iterable[Step], from_version: int, to_version: int) -> Step:
     return Step("", from_version, to_version, _by_path(needs.values()))
 
 
-def _needs(own: Iterable[Entry], old: Iterable[Entry], new: Iterable[Entry], since: int) -> tuple[Need, ...]:
-    new = list(new)
-    sources = {pair.new.hash: pair.old for pair in pairs(old, new, since=since)}
+def _needs(own: Iterable[Entry], included: Iterable[Entry], new: Sequence[Entry], since: int) -> tuple[Need, ...]:
     before = {entry.name: entry for entry in own}
-    needs: dict[str, Need] = {}
+    lacking: dict[str, Entry] = {}
     for entry in new:
-        if not entry.is_present or entry.version <= since or entry.hash in needs:
+        if not entry.is_present or entry.version <= since or entry.hash in lacking:
             continue
         former = before.get(entry.name)
-        if former is not None and (former.hash, former.flags) == (entry.hash, entry.flags):
-            continue
-        source = sources.get(entry.hash) if entry.type is FileType.FILE else None
-        needs[entry.hash] = Need(entry, source)
-    return _by_path(needs.values())
+        if former is None or (former.hash, former.flags) != (entry.hash, entry.flags):
+            lacking[entry.hash] = entry
+    paths = {entry.name for entry in lacking.values()}
+    old = [*before.values(), *(entry for entry in included if entry.hash in lacking or entry.name in paths)]
+    sources = {pair.new.hash: pair.old for pair in pairs(old, new, since=since)} if lacking else {}
+    return _by_path(
+        Need(entry, sources.get(entry.hash) if entry.type is FileType.FILE else None) for entry in lacking.values()
+    )
 
 
 def _by_path(needs: Iterable[Need]) -> tuple[Need, ...]:

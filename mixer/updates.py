@@ -15,8 +15,9 @@ again. The workspace's lock is held from beginning to end.
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -183,14 +184,24 @@ class _DeltaPacks:
         self._warn(plans.values())
         lacking = [plan for plan in plans.values() if plan.file not in there or self._is_unknown(plan, there, index)]
         self._report.step("packs", f"Making {counted(len(lacking), 'pack')}", 2, 3)
-        self._cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="packs-", dir=self._cache) as directory:
-            made = deltapacks.compress(lacking, Path(directory), self._deltas, self._engine, self._report)
+        with self._room() as directory:
+            made = deltapacks.compress(lacking, directory, self._deltas, self._engine, self._report)
             self._report.step("publish", f"Adding to version {new.mom.version}", 3, 3)
             sizes = there | {file: path.stat().st_size for file, path in made.items()}
             self._publish(made, self._index(found, index, sizes, made))
         packs = (MadePack(plan, sizes[file], file in made) for file, plan in plans.items())
         return DeltaSummary(new.mom.version, tuple(packs), pairs)
+
+    @contextmanager
+    def _room(self) -> Iterator[Path]:
+        """A directory for packs until they are published, on the file system of the workspace."""
+        directory = self._cache / "packs.new"
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        try:
+            yield directory
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
 
     def _warn(self, plans: Iterable[PackPlan]) -> None:
         """Say which files are packed whole because a delta would have been too much work."""

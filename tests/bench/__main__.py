@@ -1,84 +1,84 @@
-"""`make bench`: what matters to users in numbers, beside its goal or beside a bare loop that does the same work.
+"""`make bench`: what matters to users in numbers, beside a goal or beside what others need for the same.
 
-Wall and CPU seconds of this machine, best of several runs; compare ratios, not runs on different machines.
+    python -m tests.bench [--data DIR] [--only PART,PART] [--json FILE]
+
+    builds      two versions of an OS of real packages, the delta packs and the update pack between them
+    client      installing and updating that OS over HTTP
+    synthetic   manifests of a mix of 450,000 files
+    micro       parsing, hashing, starting
+
+One table a part on standard output, progress on standard error. The first two need root, and Debian 12 with apt's
+lists; what they are measured with is made in the data directory once. Seconds are those of this machine: compare
+ratios, not runs on different machines. Each part runs in a process of its own (tests.bench.measure says why).
 """
 
 from __future__ import annotations
 
-import hmac
+import argparse
+import json
 import os
-import subprocess
+import platform
 import sys
-import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-from swupd.formats import filehash, manifest
-from swupd.formats.manifest import Entry, FileType, Manifest
+from swupd.errors import ProjectError
+from tests.bench.measure import in_fresh_process, say
+from tests.bench.parts import PARTS, WITH_PAIR, make_pair, rows_of
+from tests.bench.rows import Row, printed
 
-ENTRIES = 450_000
-RUNS = 3
-TREE = Path(sys.prefix)
-"""A real tree of many files: the virtual environment that this runs in."""
-
-
-def best(work: Callable[[], object]) -> tuple[float, float]:
-    """Smallest wall and CPU seconds of several runs."""
-    times = []
-    for _ in range(RUNS):
-        wall, cpu = time.perf_counter(), time.process_time()
-        work()
-        times.append((time.perf_counter() - wall, time.process_time() - cpu))
-    return min(t[0] for t in times), min(t[1] for t in times)
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def row(what: str, times: tuple[float, float], note: str) -> None:
-    print(f"{what:44}{times[0]:9.3f}{times[1]:9.3f}  {note}")
+def main() -> int:
+    """Measure what the command line names; the exit status."""
+    arguments = _arguments()
+    data: Path = arguments.data.absolute()
+    found: dict[str, list[Row]] = {}
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        if WITH_PAIR.intersection(arguments.only):
+            in_fresh_process(make_pair, data)
+        for part in arguments.only:
+            found[part] = in_fresh_process(rows_of, part, data)
+            print(printed(part, found[part]), end="\n\n", flush=True)
+    except ProjectError as error:
+        say(f"bench: {error}" + (f" ({error.hint})" if error.hint else ""))
+        return 1
+    if arguments.json is not None:
+        arguments.json.write_text(_as_json(found))
+    return 0
 
 
-def manifests() -> None:
-    entries = tuple(
-        Entry.present(FileType.FILE, f"{i:064x}", 10 + i % 50 * 10, f"/usr/share/package{i // 100}/file{i}")
-        for i in range(1, ENTRIES + 1)
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measure mixer and swupd.")
+    parser.add_argument(
+        "--data", type=Path, default=REPOSITORY / ".bench", metavar="DIR", help="where data is made (default: .bench)"
     )
-    whole = Manifest(30, 500, 490, 1_700_000_000, 10**9, includes=("os-core",), entries=entries)
-    data = manifest.serialise(whole)
-    row(f"parse a manifest of {ENTRIES:,} entries", best(lambda: manifest.parse(data, name="big")), "goal: < 2 s")
-    row("serialise it", best(lambda: manifest.serialise(whole)), "")
+    parser.add_argument(
+        "--only", type=_parts, default=PARTS, metavar="PARTS", help=f"some of {','.join(PARTS)} (default: all)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there as well")
+    return parser.parse_args()
 
 
-def hashing() -> None:
-    paths = [str(p) for p in TREE.rglob("*") if p.is_file() and not p.is_symlink()]
-    size = sum(os.stat(p).st_size for p in paths)
-
-    def bare() -> None:
-        for path in paths:
-            fd = os.open(path, os.O_RDONLY)
-            hmac.digest(b"k", os.read(fd, 1 << 30), "sha256")
-            os.close(fd)
-
-    loop, ours = best(bare), best(lambda: filehash.hash_paths(paths))
-    row(f"bare loop over {len(paths):,} files, {size / 1e6:.0f} MB", loop, "")
-    row("swupd hash of the same files", ours, f"{ours[0] / loop[0]:.2f} of the loop's wall time")
+def _parts(text: str) -> Sequence[str]:
+    chosen = text.split(",")
+    unknown = [part for part in chosen if part not in PARTS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(PARTS)}")
+    return [part for part in PARTS if part in chosen]
 
 
-def start() -> None:
-    with tempfile.TemporaryDirectory() as root:
-        release = Path(root, "usr/lib/os-release")
-        release.parent.mkdir(parents=True)
-        release.write_text("VERSION_ID=10\n")
-        command = [str(Path(sys.executable).parent / "swupd"), "info", "--path", root, "--statedir", f"{root}/state"]
-        times = best(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
-        row("swupd info", times, "goal: < 0.15 s")
-
-
-def main() -> None:
-    print(f"{'':44}{'wall s':>9}{'cpu s':>9}")
-    manifests()
-    hashing()
-    start()
+def _as_json(found: dict[str, list[Row]]) -> str:
+    machine = {"system": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count()}
+    rows = {
+        part: [{**asdict(row), "ratio": row.ratio, "is_reached": row.is_reached} for row in rows]
+        for part, rows in found.items()
+    }
+    return json.dumps({"machine": machine, "parts": rows}, indent=1) + "\n"
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
