@@ -1,7 +1,7 @@
 # make setup   the Debian packages of contrib/debian-packages.txt and .venv with mixer and swupd
 # make demo    builds, serves, installs, updates and repairs the shipped mix (root; under 10 minutes)
 # make test    linters, types and every test
-# make bench   measurements on real data
+# make bench   measurements on real data (root; about 10 minutes; DATA=DIR keeps the data there instead of in .bench)
 
 PYTHON ?= python3
 VENV := .venv
@@ -22,7 +22,7 @@ test: setup
 	$(VENV)/bin/python -m pytest
 
 bench: setup
-	$(VENV)/bin/python -m tests.bench
+	$(VENV)/bin/python -m tests.bench $(if $(DATA),--data $(DATA))
 
 clean:
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from swupd import statedir
 from swupd.errors import NotRootError
+from swupd.memory import give_back_what_is_free
 from swupd.report import Report
 from swupd.settings import Settings, resolve
 from swupd.statedir import StateDir
@@ -85,6 +86,7 @@ def exclusive(args: Namespace, report: Report, *, network: bool = True) -> Itera
     network: False for a command that needs no server and so no certificate. Raises NotRootError, ClockError,
     StateDirectoryError, LockedError, and with `network` UsageError for an unknown URL and SignatureError.
     """
+    give_back_what_is_free()
     with ExitStack() as resources:
         session = Session(_settings(args, report), report, resources)
         if os.geteuid() != 0:

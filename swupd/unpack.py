@@ -16,7 +16,6 @@ Guarantees and rules:
 
 from __future__ import annotations
 
-import ctypes
 import os
 import stat
 from collections import deque
@@ -50,12 +49,9 @@ WAITING_BYTES_LIMIT = 24 << 20
 """Bytes of members, old and new files in memory at a time; a single delta may need more, and is then alone."""
 PROGRAM_PATH = "/usr/bin:/bin"
 """Where the program gzip is looked for. Its environment has nothing else: GZIP would change what it writes."""
-LARGE_BLOCK_BYTES = 4 << 20
-"""Blocks of memory from this size on are given back to the system at once."""
 UNFINISHED = ".new"
 """Suffix of the name that a large object has while it is written."""
 
-_M_MMAP_THRESHOLD = -3
 _BATCH_BYTES = 1 << 20
 _BATCH_COUNT = 64
 _FILE_BYTES = 1024
@@ -101,7 +97,6 @@ class Unpacker:
         """Objects that are being worked on."""
         self._wrong: list[str] = []
         self._pool = _Pool(self._collect)
-        _give_back_large_blocks()
         self.from_packs = 0
         """Objects that were in packs as a whole."""
         self.from_deltas = 0
@@ -246,17 +241,6 @@ def write_object(staged: Directory, file_hash: str, member: Member, chunks: Iter
         staged.remove_tree(unfinished)
         staged.write_file(unfinished, chunks, mode=mode, owner=owner, mtime=member.mtime)
         staged.rename(unfinished, file_hash)
-
-
-def _give_back_large_blocks() -> None:
-    """Let the C library return the memory of a file to the system as soon as the file is done.
-
-    By itself glibc keeps ever larger blocks for later: an update of a server OS needed 117 MB instead of 105, at equal
-    speed. Other libraries do not have the function, or the habit.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
 
 
 class _Pool:

@@ -46,6 +46,9 @@ def main() -> int:
     except ProjectError as error:
         say(f"bench: {error}" + (f" ({error.hint})" if error.hint else ""))
         return 1
+    except OSError as error:
+        say(f"bench: {error}")
+        return 1
     if arguments.json is not None:
         arguments.json.write_text(_as_json(found))
     return 0
