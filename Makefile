@@ -25,4 +25,4 @@ bench: setup
 	$(VENV)/bin/python -m tests.bench $(if $(DATA),--data $(DATA))
 
 clean:
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .bench demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
