@@ -20,8 +20,8 @@ DESCRIPTION = """\
 Build the version that `mixer versions` shows. It has two steps that talk through
 files in update/image: `build bundles` composes a root from packages and notes which
 bundle has which path; `build update` makes signed manifests and compressed content
-of it and publishes them in update/www in one step: clients never see a part of a
-version. Building the same version again replaces it.
+of it and publishes them in one step, in update/www or where builder.yaml says:
+clients never see a part of a version. Building the same version again replaces it.
 
 `build delta-packs` and `build delta-manifests` add to a published version what makes
 updates to it small. Without them clients fetch whole files and whole manifests.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -27,3 +29,18 @@ def prepared(tmp_path: Path) -> Workspace:
     tree = ["--source", "tree", "--tree-path", str(tmp_path / "roots")]
     assert main(["--quiet", "--workspace", str(path), "init", *tree]) == 0
     return Workspace(path)
+
+
+@pytest.fixture
+def changed(prepared: Workspace, capsys: pytest.CaptureFixture[str]) -> Workspace:
+    """Versions 10 and 20, in which one program changed."""
+    mix = ["--workspace", str(prepared.path)]
+    roots = prepared.path.parent / "roots"
+    program = random.Random(1).randbytes(5000)
+    (roots / "10/full/usr/bin/hello").write_bytes(program)
+    assert main([*mix, "build", "all", "--no-signing", "--increment", "--workers", "1"]) == 0
+    shutil.copytree(roots / "10", roots / "20")
+    (roots / "20/full/usr/bin/hello").write_bytes(program + b"changed")
+    assert main([*mix, "build", "all", "--no-signing", "--workers", "1"]) == 0
+    capsys.readouterr()
+    return prepared

@@ -36,6 +36,9 @@ def test_packages_can_only_be_built_by_root(
         (["bundles", "--format", "0"], "--format must be between 1 and"),
         (["update", "--increment", "0"], "--increment must be between 1 and"),
         (["update", "--min-version", "-1"], "--min-version must be between 0 and"),
+        (["delta-packs", "--from", "0"], "--from must be between 1 and"),
+        (["delta-packs", "--to", "-5"], "--to must be between 1 and"),
+        (["delta-manifests", "--previous-versions", "0"], "--previous-versions must be between 1 and"),
     ],
 )
 def test_numbers_out_of_range_are_refused(
@@ -71,3 +74,45 @@ def test_a_version_that_is_not_prepared_is_refused(prepared: Workspace, capsys: 
     prepared.set_mix_version(30)
     assert build(prepared, "all") == 1
     assert "has no version 30" in capsys.readouterr().err
+
+
+def test_delta_packs_are_added_and_listed(changed: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    assert build(changed, "delta-packs", "--no-signing", "--workers", "1", "--report") == 0
+
+    out = capsys.readouterr().out
+    for name in ("20/update-from-10.tar", "20/pack-os-core-from-10.tar"):
+        assert (changed.www / name).is_file()
+        assert re.search(rf"^{name} +1 +0 ", out, re.MULTILINE)
+    assert re.search(r"delta .*/usr/bin/hello +(hdiffpatch|bsdiff)", out)
+
+
+def test_packs_that_are_there_are_not_made_again(changed: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    assert build(changed, "delta-packs", "--no-signing", "--from", "10", "--to", "20") == 0
+    capsys.readouterr()
+
+    assert build(changed, "delta-packs", "--no-signing") == 0
+
+    assert capsys.readouterr().out.count("was there") == 2
+
+
+def test_delta_manifests_are_added(changed: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    assert build(changed, "delta-manifests", "--no-signing", "--workers", "1") == 0
+
+    assert re.search(r"Version 20 has \d new delta manifest", capsys.readouterr().out)
+
+
+def test_deltas_need_two_versions(prepared: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    assert build(prepared, "delta-packs", "--no-signing") == 1
+    assert "nothing is published" in capsys.readouterr().err
+
+    assert build(prepared, "all", "--no-signing", "--workers", "1") == 0
+    assert build(prepared, "delta-packs", "--no-signing") == 1
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error.endswith("there is no version before 10 that it could be compared with")
+    assert "build the next one first" in hint
+
+
+def test_one_start_is_enough(prepared: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        build(prepared, "delta-packs", "--from", "10", "--previous-versions", "2")
+    assert "not allowed with argument" in capsys.readouterr().err

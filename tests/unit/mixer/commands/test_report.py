@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
-import shutil
 from pathlib import Path
 
 import pytest
@@ -16,20 +14,6 @@ from mixer.workspace import Workspace
 
 def mixer(workspace: Workspace, *arguments: str) -> int:
     return main(["--workspace", str(workspace.path), *arguments])
-
-
-@pytest.fixture
-def changed(prepared: Workspace, capsys: pytest.CaptureFixture[str]) -> Workspace:
-    """Versions 10 and 20, in which one program changed."""
-    roots = prepared.path.parent / "roots"
-    program = random.Random(1).randbytes(5000)
-    (roots / "10/full/usr/bin/hello").write_bytes(program)
-    assert mixer(prepared, "build", "all", "--no-signing", "--increment", "--workers", "1") == 0
-    shutil.copytree(roots / "10", roots / "20")
-    (roots / "20/full/usr/bin/hello").write_bytes(program + b"changed")
-    assert mixer(prepared, "build", "all", "--no-signing", "--workers", "1") == 0
-    capsys.readouterr()
-    return prepared
 
 
 def test_the_report_is_a_table_of_totals_bundles_and_files(
