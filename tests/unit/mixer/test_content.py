@@ -4,6 +4,7 @@ import io
 import lzma
 import os
 import platform
+import subprocess
 import tarfile
 from contextlib import closing
 from pathlib import Path
@@ -143,6 +144,8 @@ def test_a_program_is_compressed_with_the_filter_for_its_machine(store: ContentS
     assert (root / "program").read_bytes() in lzma.decompress(packed)
     plain = lzma.compress(lzma.decompress(packed), check=lzma.CHECK_CRC32)
     assert len(packed) < 0.98 * len(plain)
+    listed = subprocess.run(["bsdtar", "-tf", store.path(file_hash)], capture_output=True, text=True, check=True)
+    assert listed.stdout.split() == [file_hash]
 
 
 def test_a_program_for_another_machine_is_not(store: ContentStore, root: Path) -> None:
