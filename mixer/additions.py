@@ -3,12 +3,14 @@
 Whoever adds packs, deltas or an index collects them here and publishes them at the end. Guarantees:
 
 * What needs a signature gets it beside it; one that is valid for the same content stays.
-* The checksums of a version, if it has any, are written anew after the files that they name.
+* The checksums of a version, if it has any, are written anew after the files that they name. They get what an
+  interrupted process has added before without coming to that.
 * A signed version gets nothing unsigned: BuildError, before anything is added.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from mixer import checksums
@@ -52,7 +54,18 @@ class Additions:
             former = self._tree.former(name)
             if former is not None:
                 sums = checksums.parse(former, f"{self._tree.shown}/{name}")
+                sums |= self._unlisted(version, sums)
                 sums |= {file: checksums.of(content) for file, content in files.items()}
                 self.put_signed(name, checksums.serialise(sums))
             additions: list[Addition] = list(files.items())
             self._tree.add(version, additions)
+
+    def _unlisted(self, version: int, listed: Mapping[str, str]) -> dict[str, str]:
+        """Checksums of files that are published and that the list does not have."""
+        found = {}
+        for file in self._tree.names(version):
+            _, _, name = file.partition("/")
+            if name not in listed and not checksums.is_own(name):
+                with self._tree.open(file) as source:
+                    found[name] = checksums.of_stream(source)
+        return found

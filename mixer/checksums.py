@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from mixer.errors import BuildError
 from swupd.formats import layout
@@ -19,18 +20,20 @@ from swupd.formats import layout
 SIZE_LIMIT = 1 << 30
 """Bytes of a checksums file that is read; a line has some 150."""
 
+_PIECE_BYTES = 1 << 20
+_NAME = Path(layout.checksums(1)).name
+_OWN_NAMES = frozenset({_NAME, layout.signature(_NAME)})
 _LINE = re.compile(r"([0-9a-f]{64})  ([^/\x00-\x1f][^\x00-\x1f]*)")
 
 
 def of_files(directory: Path) -> dict[str, str]:
     """Name -> SHA-256 of all files below a directory, except for checksums themselves."""
-    own = _own_names()
     found: dict[str, str] = {}
     for parent, _, names in os.walk(directory):
         for name in names:
             path = Path(parent, name)
             relative = str(path.relative_to(directory))
-            if relative not in own:
+            if not is_own(relative):
                 found[relative] = of(path)
     return found
 
@@ -40,7 +43,20 @@ def of(content: Path | bytes) -> str:
     if isinstance(content, bytes):
         return hashlib.sha256(content).hexdigest()
     with content.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return of_stream(file)
+
+
+def of_stream(source: BinaryIO) -> str:
+    """SHA-256 of what is left to be read."""
+    digest = hashlib.sha256()
+    while piece := source.read(_PIECE_BYTES):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def is_own(name: str) -> bool:
+    """Whether a file of a version is its checksums or their signature."""
+    return name in _OWN_NAMES
 
 
 def serialise(checksums: Mapping[str, str]) -> bytes:
@@ -60,8 +76,3 @@ def parse(data: bytes, shown: str) -> dict[str, str]:
             raise BuildError(f"{shown}: line {number} is not a checksum", hint="publish the version again")
         checksums[match[2]] = match[1]
     return checksums
-
-
-def _own_names() -> frozenset[str]:
-    name = Path(layout.checksums(1)).name
-    return frozenset({name, layout.signature(name)})

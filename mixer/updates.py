@@ -132,7 +132,11 @@ def needed_objects(found: Iterable[Way], tree: PublishedTree, objects: ContentSt
                 for entry in (need.entry, need.source):
                     if entry is not None:
                         names[entry.hash] = layout.fullfile(entry.version, entry.hash)
-    return objects.fetch(names, tree.open)
+    try:
+        return objects.fetch(names, tree.open)
+    except BuildError as error:
+        hint = error.hint or "deltas need the fullfiles of both versions: build again without --skip-fullfiles"
+        raise BuildError(str(error), hint=hint) from error
 
 
 def pack_plans(way: Way, deltas: DeltaStore) -> list[PackPlan]:

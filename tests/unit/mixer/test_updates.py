@@ -168,6 +168,22 @@ def test_what_is_added_is_in_the_checksums(mix: Mix) -> None:
     assert b"update-index" in (mix.www / "20/checksums").read_bytes()
 
 
+def test_what_a_killed_process_added_gets_its_checksum_from_the_next_one(mix: Mix) -> None:
+    former = {name: (mix.www / "20" / name).read_bytes() for name in ("checksums", "checksums.sig")}
+    mix.delta_packs()
+    whole = mix.snapshot()
+    for name, data in former.items():
+        (mix.www / "20" / name).unlink()
+        (mix.www / "20" / name).write_bytes(data)
+
+    mix.delta_packs()
+
+    after = mix.snapshot()
+    assert after.keys() == whole.keys()
+    # A signature has the time in which it was made.
+    assert [name for name in after if after[name] != whole[name] and name != "20/checksums.sig"] == []
+
+
 def test_the_same_again_makes_nothing_and_leaves_the_same_bytes(mix: Mix) -> None:
     first = mix.delta_packs()
     before = mix.snapshot()
@@ -282,6 +298,16 @@ def test_nothing_unsigned_joins_a_signed_version(mix: Mix) -> None:
         mix.delta_packs()
 
     assert mix.snapshot() == before
+
+
+def test_versions_without_fullfiles_say_what_is_missing(mix: Mix) -> None:
+    shutil.rmtree(mix.workspace.objects)
+    shutil.rmtree(mix.www / "20/files")
+
+    with pytest.raises(BuildError, match=r"cannot read .*20/files/[0-9a-f]{64}\.tar") as caught:
+        mix.delta_packs()
+
+    assert "--skip-fullfiles" in caught.value.hint
 
 
 def test_an_index_that_cannot_be_read_is_written_anew(mix: Mix, capsys: pytest.CaptureFixture[str]) -> None:
