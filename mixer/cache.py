@@ -3,7 +3,7 @@
 `<directory>/<first two digits>/<key>`; a key is lower-case hexadecimal, perhaps followed by a suffix. Rules:
 
 * A file appears whole and durable: it is written under `.new`, and renamed only after one `syncfs` for many of them.
-* Whoever is interrupted loses at most the last COMMIT_BYTES of its work; what it left is removed by the next one.
+* Whoever is killed loses the work of the last COMMIT_SECONDS or COMMIT_BYTES; what it left is removed by the next one.
 * Everything may be removed at any time; it is made again from what it was made of.
 
 One process at a time fills a cache; the workspace's lock sees to it. Reading is possible from anywhere.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,8 @@ from pathlib import Path
 from swupd.fs import Directory
 
 COMMIT_BYTES = 64 * 1024 * 1024
-"""Bytes of new files after which they are synced and renamed."""
+COMMIT_SECONDS = 10.0
+"""Bytes of new files, or time, after which they are synced and renamed."""
 PUBLISHED_MODE = 0o644
 """Mode of every file, whatever the umask is: many are published, and a web server has to read them."""
 
@@ -78,6 +80,7 @@ class Filler:
         self._new = new
         self._finished: list[str] = []
         self._uncommitted = 0
+        self._committed_at = time.monotonic()
 
     def put(self, key: str, data: bytes) -> None:
         """Add a file."""
@@ -94,7 +97,7 @@ class Filler:
         """The file at `place(key)` is complete."""
         self._finished.append(key)
         self._uncommitted += size
-        if self._uncommitted >= COMMIT_BYTES:
+        if self._uncommitted >= COMMIT_BYTES or time.monotonic() - self._committed_at >= COMMIT_SECONDS:
             self.commit()
 
     def commit(self) -> None:
@@ -109,6 +112,7 @@ class Filler:
             os.rename(self._new / key, self._cache.path(key))
         self._finished = []
         self._uncommitted = 0
+        self._committed_at = time.monotonic()
 
 
 def link_or_copy(source: Path, target: Path) -> int:

@@ -41,10 +41,21 @@ def test_files_can_be_read_by_everybody_whatever_the_umask_is(files: Cache) -> N
 
 def test_nothing_is_visible_before_it_is_committed(files: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "COMMIT_BYTES", 10)
+    monkeypatch.setattr(cache, "COMMIT_SECONDS", 1e9)
     with files.filling() as filler:
         filler.put("aa01", b"12345")
         assert files.missing(KEYS) == set(KEYS)
         filler.put("aa02", b"67890")
+        assert files.missing(KEYS) == {"bb01"}
+
+
+def test_what_is_finished_is_visible_after_a_while(files: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "COMMIT_SECONDS", 1e9)
+    with files.filling() as filler:
+        filler.put("aa01", b"x")
+        assert files.missing(KEYS) == set(KEYS)
+        monkeypatch.setattr(cache, "COMMIT_SECONDS", 0.0)
+        filler.put("aa02", b"y")
         assert files.missing(KEYS) == {"bb01"}
 
 
