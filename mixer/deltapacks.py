@@ -32,7 +32,10 @@ from swupd.formats.tarheader import padding
 from swupd.report import Report
 
 LEVEL = 19
-"""zstd level of a delta pack: it is made once and fetched by every machine."""
+"""zstd level of a delta pack: it is made once and fetched by every machine. The update pack of a server OS, 198 MB of
+members: level 17 8.95 MB (7 CPU s), 18 8.70 (9), 19 8.47 (16), and with the shorter search 8.50 (15)."""
+SEARCH_LOG = 5
+"""How long a match is looked for: half of what the level says."""
 WINDOW_LOG = 23
 """8 MiB of history at most, which is memory of every client that unpacks the pack. 16 and 32 MiB make the packs of a
 server OS smaller by less than 0.1 %."""
@@ -206,6 +209,7 @@ def _compressor(size: int, *, threads: int) -> zstandard.ZstdCompressionObj:
         LEVEL,
         source_size=size,
         window_log=max(min(WINDOW_LOG, size.bit_length()), zstandard.WINDOWLOG_MIN),
+        search_log=SEARCH_LOG,
         write_checksum=True,
         threads=threads,
         **({"job_size": JOB_BYTES, "overlap_log": JOB_OVERLAP} if threads else {}),

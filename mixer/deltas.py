@@ -37,7 +37,7 @@ MINIMUM_BYTES = 200
 """A smaller file is never worth a delta; original clients expect none."""
 NEW_LIMIT = 112 << 20
 """A larger file is taken as it is: its delta, not compressed by itself, would be more than our clients read."""
-BSDIFF_BYTES = 64 << 10
+BSDIFF_BYTES = 16 << 10
 """Both candidates are tried for files up to this size, hdiffpatch alone above (the table is in mixer.matching): some
 0.06 CPU s for each MB of a large file and 0.3 for each MB of a small one."""
 LIMITED_BYTES = 32 << 20
