@@ -38,8 +38,8 @@ MINIMUM_BYTES = 200
 NEW_LIMIT = 112 << 20
 """A larger file is taken as it is: its delta, not compressed by itself, would be more than our clients read."""
 BSDIFF_BYTES = 16 << 10
-"""Both candidates are tried for files up to this size, hdiffpatch alone above (the table is in mixer.matching): some
-0.06 CPU s for each MB of a large file and 0.3 for each MB of a small one."""
+"""Both candidates are tried for files up to this size, hdiffpatch alone above: some 0.06 CPU s
+for each MB of a large file and 0.3 for each MB of a small one. mixer.matching tells what more would gain."""
 LIMITED_BYTES = 32 << 20
 """Old and new file together; above, the matcher runs in a process of its own with the limits below."""
 SECONDS_PER_MIB = 0.5
