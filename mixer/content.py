@@ -34,6 +34,7 @@ import zstandard
 from mixer.cache import PUBLISHED_MODE, Cache, link_or_copy
 from mixer.engine import Engine
 from mixer.errors import BuildError
+from mixer.inflight import batched
 from swupd.errors import ArchiveError
 from swupd.formats import archive, filehash
 from swupd.formats.archive import Member, ObjectType
@@ -128,7 +129,8 @@ class ContentStore:
         total = sum(wanted[file_hash].size for file_hash in order)
         stored = done = 0
         large = [file_hash for file_hash in order if wanted[file_hash].size > LARGE_BYTES]
-        batches = _batches(order[len(large) :], wanted)
+        archives = _archives(order[len(large) :], wanted)
+        batches = batched(archives, lambda item: len(item[1]), limit=BATCH_BYTES, count=BATCH_COUNT)
         with self._cache.filling() as filler, ThreadPoolExecutor(1, thread_name_prefix="large") as thread:
             streamed = [
                 thread.submit(_compress_stream, wanted[file_hash].path, file_hash, filler.place(file_hash))
@@ -248,10 +250,8 @@ def _compress_stream(path: str, file_hash: str, place: Path) -> int:
         raise _unreadable(path, error) from error
 
 
-def _batches(order: Sequence[str], wanted: Mapping[str, Wanted]) -> Iterator[list[tuple[str, bytes]]]:
-    """Archives of the objects, read when they are asked for."""
-    batch: list[tuple[str, bytes]] = []
-    size = 0
+def _archives(order: Iterable[str], wanted: Mapping[str, Wanted]) -> Iterator[tuple[str, bytes]]:
+    """(hash, archive) of the objects, read when they are asked for."""
     for file_hash in order:
         path = wanted[file_hash].path
         try:
@@ -259,13 +259,7 @@ def _batches(order: Sequence[str], wanted: Mapping[str, Wanted]) -> Iterator[lis
             data = archive.fullfile(member, b"".join(chunks))
         except OSError as error:
             raise _unreadable(path, error) from error
-        batch.append((file_hash, data))
-        size += len(data)
-        if size >= BATCH_BYTES or len(batch) >= BATCH_COUNT:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+        yield file_hash, data
 
 
 def _verified_content(path: str, member: Member) -> Iterator[bytes]:

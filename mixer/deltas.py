@@ -26,6 +26,7 @@ from mixer.cache import Cache
 from mixer.content import ContentStore
 from mixer.engine import Engine
 from mixer.errors import BuildError
+from mixer.inflight import batched
 from mixer.matching import Match, TooCostly, by_bsdiff, by_hdiffpatch, by_hdiffpatch_limited, proved
 from swupd import process
 from swupd.formats import delta, gzipped
@@ -157,16 +158,8 @@ class DeltaStore:
     def _batches(self, keys: Iterable[DeltaKey]) -> Iterator[list[DeltaTask]]:
         """The pairs with their content, the largest first, so that no core is left with one at the end."""
         sized = sorted((-self._size(key), key) for key in keys)
-        batch: list[DeltaTask] = []
-        size = 0
-        for negative, key in sized:
-            batch.append(self._task(key))
-            size -= negative
-            if size >= BATCH_BYTES or len(batch) >= BATCH_COUNT:
-                yield batch
-                batch, size = [], 0
-        if batch:
-            yield batch
+        for batch in batched(sized, lambda item: -item[0], limit=BATCH_BYTES, count=BATCH_COUNT):
+            yield [self._task(key) for _, key in batch]
 
     def _size(self, key: DeltaKey) -> int:
         """Compressed size of both files, which is enough to order them."""

@@ -24,6 +24,7 @@ POLL_SECONDS = 1.0
 
 Batch = TypeVar("Batch")
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 
 
 class Pool(Protocol):
@@ -70,6 +71,23 @@ def map_in_flight(pool: Pool, function: Callable[[Batch], Result], batches: Iter
     finally:
         for future in running:
             future.cancel()
+
+
+def batched(items: Iterable[Item], size: Callable[[Item], int], *, limit: int, count: int) -> Iterator[list[Item]]:
+    """Items in their order, as lists that end with the item that makes them `limit` bytes or `count` items.
+
+    Items are taken when their list is asked for.
+    """
+    batch: list[Item] = []
+    total = 0
+    for item in items:
+        batch.append(item)
+        total += size(item)
+        if total >= limit or len(batch) >= count:
+            yield batch
+            batch, total = [], 0
+    if batch:
+        yield batch
 
 
 def _hopeless(function: Callable[[Any], Any]) -> BuildError:

@@ -19,6 +19,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from mixer import checksums, deltapacks, release
@@ -61,7 +62,7 @@ class Way:
     steps: tuple[Step, ...]
     """One for each bundle that changed and has something to fetch."""
 
-    @property
+    @cached_property
     def whole(self) -> Step:
         """All of them together."""
         return os_step(self.steps, self.old.mom.version, self.new.mom.version)

@@ -16,17 +16,18 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 from mixer.check.files import Files
 from mixer.check.findings import Findings, reason
 from mixer.check.older import OlderVersions
 from mixer.deltas import run_gzip
 from mixer.engine import Engine
+from mixer.inflight import batched
 from swupd.errors import ArchiveError, DeltaError, ProjectError
 from swupd.formats import archive, delta, filehash, gzipped, layout
 from swupd.formats.archive import Member, ObjectType
@@ -43,7 +44,6 @@ READERS = 8
 """Files that are read at a time: an object store answers each request late."""
 
 _PIECE_BYTES = 1 << 20
-_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +126,15 @@ class ContentCheck:
         for large in (fullfile for fullfile in fullfiles if self._size(fullfile.file) > LARGE_BYTES):
             self._large(large)
         small = (fullfile for fullfile in fullfiles if self._size(fullfile.file) <= LARGE_BYTES)
-        for batch in _batches(small, lambda fullfile: self._size(fullfile.file)):
+        for batch in batched(small, lambda fullfile: self._size(fullfile.file), limit=BATCH_BYTES, count=BATCH_COUNT):
             yield self._filled(batch, readers)
             self._advance(*(fullfile.file for fullfile in batch))
         self._findings.checked.fullfiles += len(fullfiles)
         oldest = min((pack.from_version for pack in packs if pack.from_version), default=1)
         both = (claim for source in (self._in_packs(packs), self._alone(deltas, oldest)) for claim in source)
-        for claims in _batches(both, lambda claim: len(claim.data) + self._size(claim.old.file)):
+        for claims in batched(
+            both, lambda claim: len(claim.data) + self._size(claim.old.file), limit=BATCH_BYTES, count=BATCH_COUNT
+        ):
             wanted = list(dict.fromkeys(claim.old for claim in claims))
             old = {fullfile.file: fullfile for fullfile in self._filled(wanted, readers)}
             yield [replace(claim, old=old[claim.old.file]) for claim in claims if claim.old.file in old]
@@ -296,16 +298,3 @@ def _prove_delta(claim: Delta) -> tuple[str, str] | None:
 
 def _directories(pack: Pack) -> tuple[str, ...]:
     return (layout.STAGED_DIRECTORY, layout.DELTA_DIRECTORY, *pack.deltas)
-
-
-def _batches(items: Iterable[_Item], size: Callable[[_Item], int]) -> Iterator[list[_Item]]:
-    batch: list[_Item] = []
-    total = 0
-    for item in items:
-        batch.append(item)
-        total += size(item)
-        if total >= BATCH_BYTES or len(batch) >= BATCH_COUNT:
-            yield batch
-            batch, total = [], 0
-    if batch:
-        yield batch

@@ -18,7 +18,6 @@ check again.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +39,6 @@ from swupd.report import Report, counted
 
 STEPS = 3
 
-_PIECE_BYTES = 1 << 20
 _MANIFEST_DELTA = re.compile(r"Manifest-(.+)-delta-from-([1-9][0-9]*)")
 _PACK = re.compile(r"pack-(.+)-from-(0|[1-9][0-9]*)\.tar")
 _UPDATE_PACK = re.compile(r"(update)-from-([1-9][0-9]*)\.tar")
@@ -243,14 +241,12 @@ class _Check:
 
     def _differs(self, file: str, expected: str) -> str:
         """What is wrong with a file that should have this SHA-256; empty if nothing is."""
-        digest = hashlib.sha256()
         try:
             with self._tree.open(file) as source:
-                while piece := source.read(_PIECE_BYTES):
-                    digest.update(piece)
+                actual = checksums.of_stream(source)
         except (ProjectError, OSError) as error:
             return reason(error, file)
-        return "" if digest.hexdigest() == expected else "has another SHA-256 than it should have"
+        return "" if actual == expected else "has another SHA-256 than it should have"
 
 
 def _bytes(size: int | None) -> str:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mixer import inflight
 from mixer.errors import BuildError
-from mixer.inflight import MAX_LOSSES, Batch, Result, map_in_flight
+from mixer.inflight import MAX_LOSSES, Batch, Result, batched, map_in_flight
 
 WAIT_SECONDS = 30
 """How long a test waits for what is sure to come."""
@@ -124,3 +124,24 @@ def test_a_pool_without_hope_ends_the_mapping_while_batches_wait(
     with pytest.raises(BuildError, match="no workers"):
         list(map_in_flight(threads, work, [1]))
     over.set()
+
+
+def test_items_become_batches_by_size_and_by_number() -> None:
+    sizes = [5, 5, 1, 1, 1, 20, 1]
+
+    assert list(batched(sizes, int, limit=10, count=3)) == [[5, 5], [1, 1, 1], [20], [1]]
+    assert list(batched([], int, limit=10, count=3)) == []
+
+
+def test_items_are_taken_when_their_batch_is_asked_for() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for item in range(6):
+            taken.append(item)
+            yield item
+
+    found = batched(items(), lambda _: 0, limit=10, count=2)
+
+    assert next(found) == [0, 1]
+    assert taken == [0, 1]
