@@ -218,10 +218,19 @@ class Manifest:
     entries: tuple[Entry, ...] = ()
 
 
-def parse(data: bytes, *, name: str, levels: frozenset[Level] = BASE_LEVELS, is_mom: bool = False) -> Manifest:
+def parse(
+    data: bytes,
+    *,
+    name: str,
+    levels: frozenset[Level] = BASE_LEVELS,
+    is_mom: bool = False,
+    former: Manifest | None = None,
+) -> Manifest:
     """Read a manifest; the MoM with `is_mom`, which has bundles as entries where all other manifests have files.
 
-    `name` is the bundle's, for messages; `levels` is what the machine supports. Raises ManifestError.
+    `name` is the bundle's, for messages; `levels` is what the machine supports. Entries that are equal to some of
+    `former` are the same objects, so that two versions of a large bundle need little more memory than one. Raises
+    ManifestError.
     """
     if len(data) > MANIFEST_BYTES_LIMIT:
         _refuse(name, 0, f"more than {MANIFEST_BYTES_LIMIT} bytes")
@@ -234,6 +243,10 @@ def parse(data: bytes, *, name: str, levels: frozenset[Level] = BASE_LEVELS, is_
         _refuse(name, 0, "no entries")
     fields, includes, also_add = _parse_header(header, name)
     first_line = header.count(b"\n") + 3
+    entries = _parse_body(body, first_line, name, levels, is_mom=is_mom)
+    if former is not None:
+        known = dict(zip(former.entries, former.entries, strict=True))
+        entries = tuple([known.get(entry, entry) for entry in entries])
     return Manifest(
         format=fields["MANIFEST"],
         version=fields["version:"],
@@ -243,7 +256,7 @@ def parse(data: bytes, *, name: str, levels: frozenset[Level] = BASE_LEVELS, is_
         minversion=fields.get("minversion:", 0),
         includes=includes,
         also_add=also_add,
-        entries=_parse_body(body, first_line, name, levels, is_mom=is_mom),
+        entries=entries,
     )
 
 

@@ -3,11 +3,12 @@
     python -m tests.bench [--data DIR] [--only PART,PART] [--json FILE]
 
     builds      two versions of an OS of real packages, the delta packs and the update pack between them
-    client      installing and updating that OS over HTTP
+    client      installing, checking and updating that OS over HTTP; SWUPD_C=PROGRAM measures the original beside it
+    large       the client on a machine with 450,000 paths
     synthetic   manifests of a mix of 450,000 files
     micro       parsing, hashing, starting
 
-One table a part on standard output, progress on standard error. The first two need root, and Debian 12 with apt's
+One table a part on standard output, progress on standard error. The first three need root, and Debian 12 with apt's
 lists; what they are measured with is made in the data directory once. Seconds are those of this machine: compare
 ratios, not runs on different machines. Each part runs in a process of its own (tests.bench.measure says why).
 """

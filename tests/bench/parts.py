@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.bench.rows import Row
 
-PARTS = ("builds", "client", "synthetic", "micro")
+PARTS = ("builds", "client", "large", "synthetic", "micro")
 WITH_PAIR = frozenset({"builds", "client"})
 """Those that need the data of tests.bench.pair."""
 

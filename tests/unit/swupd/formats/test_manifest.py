@@ -129,6 +129,15 @@ def test_names_are_sorted_by_their_bytes() -> None:
 # Headers
 
 
+def test_entries_that_the_former_manifest_has_as_well_are_the_same_objects() -> None:
+    former = parse(EXAMPLE, name="os-core")
+    newer = EXAMPLE.replace(b"\t20\t/usr/bin/oldtool", b"\t30\t/usr/bin/oldtool")
+    found = parse(newer, name="os-core", former=former)
+    assert found == parse(newer, name="os-core")
+    same = [any(entry is other for other in former.entries) for entry in found.entries]
+    assert same == [entry.name != "/usr/bin/oldtool" for entry in found.entries]
+
+
 def test_includes_and_also_adds_are_read_in_their_order() -> None:
     header = HEADER + "includes:\tos-core\nalso-add:\tdocs\nincludes:\tlibs\n"
     assert read(line(), header=header).includes == ("os-core", "libs")
