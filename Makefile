@@ -1,13 +1,15 @@
 # make setup   the Debian packages of contrib/debian-packages.txt and .venv with mixer and swupd
 # make demo    builds, serves, installs, updates and repairs the shipped mix (root; under 10 minutes)
 # make test    linters, types and every test
+# make nightly every test, with all points of the proof (root; hours)
+# make manual  the man pages and completions of contrib/, from the parsers
 # make bench   measurements on real data (root; about 10 minutes; DATA=DIR keeps the data there instead of in .bench)
 
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/ready
 
-.PHONY: setup demo test bench clean
+.PHONY: setup demo test nightly manual bench clean
 
 setup: $(READY)
 
@@ -20,6 +22,9 @@ demo: setup
 
 test: setup
 	$(VENV)/bin/python -m pytest
+
+manual: setup
+	$(VENV)/bin/python -m swupd.manual contrib
 
 bench: setup
 	$(VENV)/bin/python -m tests.bench $(if $(DATA),--data $(DATA))

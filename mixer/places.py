@@ -21,8 +21,6 @@ the place refuses is a BuildError that names the path or URL.
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import os
 import re
 import shutil
@@ -36,13 +34,10 @@ from mixer.cache import PUBLISHED_MODE, link_or_copy
 from mixer.errors import BuildError
 from swupd.errors import is_disk_full
 from swupd.formats import layout
-from swupd.fs import Directory
+from swupd.fs import CANNOT_EXCHANGE, Directory
 
 DIRECTORY_MODE = 0o755
 
-_AT_FDCWD = -100
-_RENAME_EXCHANGE = 2
-_CANNOT_EXCHANGE = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
 _LEFT_OVER = re.compile(r"\.([0-9]+)\.(new|old|add)")
 
 Addition = tuple[str, Path | bytes]
@@ -232,14 +227,15 @@ def _raise(error: OSError) -> None:
 
 
 def _replace_directory(new: Path, target: Path) -> None:
-    """Give `new` the name `target`; what had it before is removed."""
+    """Give `new` the name `target`, in the same directory; what had it before is removed."""
     if not target.exists():
         os.rename(new, target)
         return
     try:
-        _exchange(new, target)
+        with Directory.open(target.parent) as directory:
+            directory.exchange(new.name, target.name)
     except OSError as error:
-        if error.errno not in _CANNOT_EXCHANGE:
+        if error.errno not in CANNOT_EXCHANGE:
             raise
         # A file system without exchange: for a moment neither is there.
         old = target.with_name(f".{target.name}.old")
@@ -248,11 +244,3 @@ def _replace_directory(new: Path, target: Path) -> None:
         shutil.rmtree(old)
     else:
         shutil.rmtree(new)
-
-
-def _exchange(one: Path, other: Path) -> None:
-    """Exchange two directories in one step (Linux 3.15, glibc 2.28)."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), str(other))

@@ -2,30 +2,30 @@
 
 * What a subcommand is lies in its own module of `swupd.commands`, imported only when it is called for.
 * Defaults come from the configuration files (section 6.4), then the command line overrides them.
-* A mistake on the command line prints the help on standard error and ends with status 15.
+* A mistake on the command line prints the help on standard error, with the nearest thing that there is, and ends with
+  status 15.
 * Every error passes `_run`: an expected one becomes one line, a hint and its exit status; an interruption and a full
   disk are expected. Anything else is a bug of ours and keeps its traceback.
-* Output that cannot be written (a closed pipe, a full disk) never stops a command in the middle of a change.
+* With --json-output, what a subcommand prints is one array however it ends, also if it executes itself anew.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import signal
 import sys
 import traceback
 from argparse import Action, ArgumentError, ArgumentParser, HelpFormatter, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from importlib import import_module
-from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, Protocol, TextIO, cast
 
 from swupd import __version__
 from swupd.commands.global_options import add_global_options
 from swupd.errors import ExitCode, ProjectError, UsageError, is_disk_full
-from swupd.report import JsonReport, Report, TextReport, show_error
+from swupd.patientstream import PatientStream
+from swupd.report import CONTINUES, JsonReport, Report, TextReport, show_error
+from swupd.signals import endings_raised, exit_status
 from swupd.timings import TimedReport
 
 if TYPE_CHECKING:
@@ -38,15 +38,36 @@ COMMANDS = (
     "bundle-add",
     "bundle-remove",
     "bundle-list",
+    "bundle-info",
+    "search-file",
+    "search",
     "diagnose",
     "repair",
     "os-install",
+    "autoupdate",
+    "verify",
+    "mirror",
+    "rollback",
     "clean",
+    "history",
     "hashdump",
 )
-_WITHOUT_GLOBAL_OPTIONS = frozenset({"hashdump"})
-_SIGNALLED = 128
-"""Exit status after a signal, without the signal's number, as shells have it."""
+GROUP = "3rd-party"
+GROUP_COMMANDS = tuple(
+    f"{GROUP} {name}"
+    for name in (
+        *("add", "remove", "list", "info", "check-update", "update", "bundle-add", "bundle-remove", "bundle-list"),
+        *("bundle-info", "diagnose", "repair", "clean"),
+    )
+)
+"""Subcommands of two words, for everything here; only their section in the JSON stream is called otherwise."""
+GROUP_HELP = "install and update bundles of other publishers, each in a place of its own"
+_OLD_SECTIONS = frozenset({"add", "remove", "list", "info"})
+HIDDEN = frozenset({"verify"})
+"""Kept for old scripts; neither help nor completion nor manual pages show them."""
+_PASSED_ON = frozenset({"search"})
+"""Other programs: their arguments are not looked at."""
+_WITHOUT_GLOBAL_OPTIONS = frozenset({"hashdump"}) | _PASSED_ON
 _HELP_WIDTH = 110
 _NOT_WRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EFBIG})
 
@@ -70,31 +91,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     # What a command makes has the modes that it names, whatever the umask of the shell.
     os.umask(0o022)
     out, err = PatientStream(sys.stdout), PatientStream(sys.stderr)
+    continues = _begun_array(os.environ)
     try:
         name, rest = _subcommand(arguments)
         command = load(name)
+        if name in _PASSED_ON:
+            return _run(command, Namespace(arguments=rest, debug=False), TextReport())
         parser = subcommand_parser(name, command)
         complaints = [] if name in _WITHOUT_GLOBAL_OPTIONS else _apply_configuration(parser, name)
         args = parser.parse_intermixed_args(_known(parser, rest))
-    except UsageError as error:
-        show_error(TextReport(), error)
-        return error.exit_code
-    except SystemExit as exit_:
-        return exit_.code if isinstance(exit_.code, int) else ExitCode.UNEXPECTED
+    except (UsageError, SystemExit) as error:
+        if isinstance(error, UsageError):
+            show_error(TextReport(), error)
+        status = error.exit_code if isinstance(error, UsageError) else int(error.code or 0)
+        JsonReport(continues=continues).end(status)
+        return status
+    # Debugging wins over quiet, quiet over verbose.
     args.quiet = args.quiet and not args.debug
-    report = _report(args, out, err)
-    report.start(name)
-    for complaint in complaints:
-        report.warning(complaint)
-    with _signals():
-        status = _run(command, args, report)
-    report.end(status)
+    args.verbose = args.debug or (args.verbose and not args.quiet)
+    report = _report(args, out, err, continues)
+    status = ExitCode.UNEXPECTED
+    with endings_raised() as ignore_endings:
+        try:
+            report.start(_section(name))
+            for complaint in complaints:
+                report.warning(complaint)
+            status = _run(command, args, report)
+        except KeyboardInterrupt as error:
+            report.error("interrupted", "run the same command again to finish what it began")
+            status = exit_status(error)
+        finally:
+            ignore_endings()
+            report.end(status)
     return out.close(status)
 
 
 def load(name: str) -> Command:
     """The module of a subcommand."""
-    return cast("Command", import_module(f"swupd.commands.{name.replace('-', '_')}"))
+    module = name.replace(GROUP, "thirdparty").replace(" ", ".").replace("-", "_")
+    return cast("Command", import_module(f"swupd.commands.{module}"))
 
 
 def subcommand_parser(name: str, command: Command) -> ArgumentParser:
@@ -128,49 +163,6 @@ class Parser(ArgumentParser):
         raise SystemExit(int(ExitCode.INVALID_OPTION))
 
 
-class PatientStream:
-    """A text stream whose writes never raise: output that nobody can take must not interrupt a change of the system.
-
-    The first failure is kept; `close` turns it into an exit status.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._failure: OSError | None = None
-
-    def write(self, text: str) -> int:
-        if self._failure is None:
-            try:
-                return self._stream.write(text)
-            except OSError as error:
-                self._fail(error)
-        return len(text)
-
-    def flush(self) -> None:
-        if self._failure is None:
-            try:
-                self._stream.flush()
-            except OSError as error:
-                self._fail(error)
-
-    def isatty(self) -> bool:
-        return self._stream.isatty()
-
-    def close(self, status: int) -> int:
-        """The exit status of the process; a reader who went away is no failure, lost output is one."""
-        self.flush()
-        if self._failure is None or self._failure.errno == errno.EPIPE:
-            return status
-        sys.stderr.write(f"Error: cannot write the output: {self._failure.strerror}\n")
-        return status or ExitCode.CANNOT_WRITE_FILE
-
-    def _fail(self, error: OSError) -> None:
-        self._failure = error
-        # What is still buffered goes nowhere, so that the interpreter's own flush at exit stays silent.
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), self._stream.fileno())
-
-
 def _subcommand(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
     """The subcommand and what follows it; help and version end here."""
     parser = Parser(prog="swupd", usage="swupd [-h] [-v] SUBCOMMAND [options] [arguments]", add_help=False)
@@ -179,7 +171,7 @@ def _subcommand(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
     first = next((index for index, text in enumerate(arguments) if not text.startswith("-")), len(arguments))
     args, unknown = parser.parse_known_args(arguments[:first])
     if unknown:
-        _top_level_error(f"unknown option {unknown[0]}")
+        _top_level_error(f"unknown option {unknown[0]}{_nearest(unknown[0], ('--help', '--version'))}")
     if args.help or not arguments:
         sys.stdout.write(_overview())
         raise SystemExit(0)
@@ -189,9 +181,31 @@ def _subcommand(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
     if first == len(arguments):
         _top_level_error("a subcommand is needed")
     name = arguments[first]
+    if name == GROUP:
+        return _subcommand_of_group(arguments[first + 1 :])
     if name not in COMMANDS:
-        _top_level_error(f"unknown subcommand {name}")
+        _top_level_error(f"unknown subcommand {name}{_nearest(name, (*COMMANDS, GROUP))}")
     return name, arguments[first + 1 :]
+
+
+def _subcommand_of_group(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """The subcommand, as two words, and what follows it; help ends here."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(_group_overview())
+        raise SystemExit(0)
+    name = f"{GROUP} {arguments[0]}"
+    if name not in GROUP_COMMANDS:
+        sys.stderr.write(f"{_group_overview()}\nError: unknown subcommand {name}{_nearest(name, GROUP_COMMANDS)}\n")
+        raise SystemExit(int(ExitCode.INVALID_OPTION))
+    return name, arguments[1:]
+
+
+def _section(name: str) -> str:
+    """The name of a subcommand in the JSON stream (section 6.7)."""
+    if name == "search-file":
+        return "search"
+    group, _, subcommand = name.partition(" ")
+    return f"third-party-{subcommand}" if subcommand in _OLD_SECTIONS else "-".join(filter(None, (group, subcommand)))
 
 
 def _known(parser: ArgumentParser, arguments: Sequence[str]) -> Sequence[str]:
@@ -201,8 +215,16 @@ def _known(parser: ArgumentParser, arguments: Sequence[str]) -> Sequence[str]:
         if text == "--":
             break
         if text.startswith("--") and not any(option.startswith(text.partition("=")[0]) for option in options):
-            parser.error(f"unknown option {text}")
+            parser.error(f"unknown option {text}{_nearest(text.partition('=')[0], options)}")
     return arguments
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    """What was probably meant, as the end of an error's line; empty if nothing is near."""
+    from difflib import get_close_matches
+
+    found = get_close_matches(word, [name for name in known if name not in HIDDEN], n=1)
+    return f"; did you mean {found[0]}?" if found else ""
 
 
 def _top_level_error(message: str) -> NoReturn:
@@ -211,8 +233,8 @@ def _top_level_error(message: str) -> NoReturn:
 
 
 def _overview() -> str:
-    width = max(map(len, COMMANDS))
-    lines = "\n".join(f"  {name:{width}}  {load(name).HELP}" for name in COMMANDS)
+    shown = [name for name in COMMANDS if name not in HIDDEN]
+    lines = _listed({name: load(name).HELP for name in shown} | {GROUP: GROUP_HELP})
     return (
         "usage: swupd [-h] [-v] SUBCOMMAND [options] [arguments]\n\n"
         "Install, update and check an operating system that is made of bundles.\n\n"
@@ -224,6 +246,21 @@ def _overview() -> str:
     )
 
 
+def _group_overview() -> str:
+    lines = _listed({name.partition(" ")[2]: load(name).HELP for name in GROUP_COMMANDS})
+    return (
+        f"usage: swupd {GROUP} SUBCOMMAND [options] [arguments]\n\n"
+        f"{GROUP_HELP[0].upper()}{GROUP_HELP[1:]}.\n\n"
+        f"subcommands:\n{lines}\n\n"
+        f"'swupd {GROUP} SUBCOMMAND --help' tells more about a subcommand and shows examples.\n"
+    )
+
+
+def _listed(helps: Mapping[str, str]) -> str:
+    width = max(map(len, helps))
+    return "\n".join(f"  {name:{width}}  {text}" for name, text in helps.items())
+
+
 def _formatter(prog: str) -> HelpFormatter:
     return RawDescriptionHelpFormatter(prog, max_help_position=34, width=_HELP_WIDTH)
 
@@ -232,7 +269,9 @@ def _apply_configuration(parser: ArgumentParser, name: str) -> list[str]:
     """Make the values of the configuration files the parser's defaults; returns one complaint for each unknown name."""
     from swupd import configfile
 
-    return set_defaults(parser, configfile.load(configfile.directories(os.environ)).settings_for(name))
+    return set_defaults(
+        parser, configfile.load(configfile.directories(os.environ)).settings_for(name.replace(" ", "-"))
+    )
 
 
 def set_defaults(parser: ArgumentParser, settings: Mapping[str, Setting]) -> list[str]:
@@ -260,10 +299,19 @@ def set_defaults(parser: ArgumentParser, settings: Mapping[str, Setting]) -> lis
     return complaints
 
 
-def _report(args: Namespace, out: PatientStream, err: PatientStream) -> Report:
+def _begun_array(environ: MutableMapping[str, str]) -> str:
+    """The section of the JSON array that the program before us in this process has begun; empty if there is none.
+
+    The variable says which process is meant; it is removed, so that programs that we run never see it.
+    """
+    pid, _, section = environ.pop(CONTINUES, "").partition(" ")
+    return section if pid == str(os.getpid()) else ""
+
+
+def _report(args: Namespace, out: PatientStream, err: PatientStream, continues: str) -> Report:
     report: Report
     if args.json_output:
-        report = JsonReport(cast("TextIO", out), verbose=args.verbose, debug=args.debug)
+        report = JsonReport(cast("TextIO", out), verbose=args.verbose, debug=args.debug, continues=continues)
     else:
         report = TextReport(
             out=cast("TextIO", out),
@@ -283,9 +331,6 @@ def _run(command: Command, args: Namespace, report: Report) -> int:
     except ProjectError as error:
         show_error(report, error)
         status: int = error.exit_code
-    except KeyboardInterrupt as error:
-        report.error("interrupted", "run the same command again to finish what it began")
-        return _SIGNALLED + (error.number if isinstance(error, _Ended) else signal.SIGINT)
     except MemoryError:
         report.error("out of memory", "close other programs or add swap space")
         return ExitCode.OUT_OF_MEMORY
@@ -295,31 +340,6 @@ def _run(command: Command, args: Namespace, report: Report) -> int:
     if args.debug:
         report.debug(traceback.format_exc())
     return status
-
-
-class _Ended(KeyboardInterrupt):
-    """A signal other than SIGINT asks us to end."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
-
-
-@contextmanager
-def _signals() -> Iterator[None]:
-    """Whoever ends us gently (systemd at a shutdown, a closed terminal) gets the tidying up that SIGINT gets."""
-
-    def end(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 (what signal handlers are given)
-        raise _Ended(number)
-
-    chosen = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
-    for number in chosen:
-        signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number in chosen:
-            signal.signal(number, signal.SIG_DFL)
 
 
 def _describe(error: OSError) -> str:

@@ -18,7 +18,8 @@ The tree; a class marked with a number is reported with that exit code (specific
     │   └── BundleNotInstalledError  13
     ├── ServerError                  16    nothing usable came from the server's version files
     │   ├── DownloadError            17    a content object
-    │   │   └── NotOnServerError     17    ... that the server says it does not have (403, 404)
+    │   │   ├── NotOnServerError     17    ... that the server says it does not have (403, 404)
+    │   │   └── OfflineError         17    ... that the cache does not have, while no server may be asked
     │   ├── MomError                  4    the manifest of manifests
     │   └── TlsError                 24
     ├── VersionUnknownError          20
@@ -29,6 +30,11 @@ The tree; a class marked with a number is reported with that exit code (specific
     │   └── UnsafePathError          10    a path would have led through a link or out of its directory
     ├── StateDirectoryError          19
     ├── CommandError                 28    a program that we ran failed
+    ├── ProgramMissingError          36    a program that a command consists of
+    ├── RepositoryError              37    a 3rd-party repository is not there, or its place is taken
+    │   ├── RefusedCertificateError  24    nobody trusts its certificate
+    │   ├── ExportError               7    its programs cannot be exported
+    │   └── RefusedFilesError        38    its files with setuid, setgid or sticky bits are not wanted
     └── IncompleteError              35    repair or verification left something undone
 
 An error says what happened, to which path, bundle or URL, in `str(error)`, and what to do about it in `hint`.
@@ -157,6 +163,10 @@ class NotOnServerError(DownloadError):
     pass
 
 
+class OfflineError(DownloadError):
+    pass
+
+
 class MomError(ServerError):
     exit_code = ExitCode.MOM
 
@@ -195,6 +205,26 @@ class StateDirectoryError(ProjectError):
 
 class CommandError(ProjectError):
     exit_code = ExitCode.SUBPROCESS
+
+
+class ProgramMissingError(ProjectError):
+    exit_code = ExitCode.BINARY_MISSING
+
+
+class RepositoryError(ProjectError):
+    exit_code = ExitCode.THIRD_PARTY_REPOSITORY
+
+
+class RefusedCertificateError(RepositoryError):
+    exit_code = ExitCode.TLS
+
+
+class ExportError(RepositoryError):
+    exit_code = ExitCode.CANNOT_CREATE_FILE
+
+
+class RefusedFilesError(RepositoryError):
+    exit_code = ExitCode.FILE_INVALID
 
 
 class IncompleteError(ProjectError):

@@ -1,14 +1,16 @@
-"""Downloads: one, or many at a time, with retries and resumption (swupd client specification, section 1.3).
+"""Downloads: one, or many at a time, with mirrors, retries and resumption (swupd client specification, section 1.3).
 
 What it guarantees:
 
-* A file has its final name only when all of it has arrived. Until then it is `<name>.part`, and `<name>.part.etag`
-  says which state of the object it is the beginning of; a later attempt, or a later run, goes on from there if the
-  server confirms that the object is still the same, and from the beginning otherwise.
+* A file has its final name only when all of it has arrived and its caller is told. Until then it is an unfinished one
+  (`swupd.unfinished`); a later attempt, or a later run, goes on from there if the server confirms that the object is
+  still the same, and from the beginning otherwise.
 * No more than the caller's limit is ever written or held, and nothing is begun that the disk has no room for.
-* What cannot last is tried again: `max_retries` times, after `retry_delay` seconds, doubled each time up to a limit,
-  with some chance so that many clients do not come back at once. Not tried again: what the server does not have,
-  what is too large, what cannot be written, file URLs, and a server that was never reached.
+* What fails at one mirror is asked of the next ones (`swupd.mirrors`). When none is left, what cannot last is tried
+  again: `max_retries` times, after `retry_delay` seconds, doubled each time up to a limit, with some chance so that
+  many clients do not come back at once, or when the server said. Not tried again: what a server does not have, what is
+  too large, what cannot be written, file URLs, and a server that was never reached. All attempts have one deadline.
+* All downloads together keep to `limit_rate`. With `offline` no request is made.
 * `get_all` downloads on its own threads, but every callback and every report happens in the caller's thread. It ends
   its threads before it returns; after an interruption they stop at their next chunk.
 
@@ -18,44 +20,36 @@ must not use one name.
 
 from __future__ import annotations
 
-import os
-import random
-import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
+from swupd import unfinished
+from swupd.attempts import Attempts, Notice, StoppedError, Transfer
 from swupd.errors import (
     DiskSpaceError,
     DownloadError,
     NotOnServerError,
+    OfflineError,
     ProjectError,
     StateDirectoryError,
     is_disk_full,
 )
 from swupd.fs import Directory
+from swupd.limits import FetchLimits
+from swupd.mirrors import Mirrors
+from swupd.rate import RateLimit
 from swupd.report import Report
 from swupd.settings import Settings
-from swupd.transport import Body, FetchLimits, RangeRefusedError, TemporaryError, Transport, shown
+from swupd.transport import Body, RangeRefusedError, Transport, shown
 
 __all__ = ["Download", "Failure", "FetchLimits", "Fetcher"]
 
-_Result = TypeVar("_Result")
-
-PART = ".part"
-TAG = ".part.etag"
-TAG_LIMIT = 1024
-"""Bytes of a validator."""
-JITTER = 0.25
-"""Largest part of a delay that chance adds or takes away."""
-CHECKED_BYTES = 1 << 20
-"""From this size on the free space of the disk is looked at before anything is written."""
 PROGRESS_SECONDS = 0.2
 PROGRESS_UNITS = 1000
 """Progress of one file in `get_all`."""
@@ -85,23 +79,6 @@ class Failure:
     error: ProjectError
 
 
-class _StoppedError(Exception):
-    """The caller of `get_all` does not wait any more."""
-
-
-class _Transfer:
-    """What a thread and its caller know about one download."""
-
-    def __init__(self, stop: threading.Event, tell: Callable[[str], None]) -> None:
-        self.stop = stop
-        self.tell = tell
-        self.received = 0
-        self.length: int | None = None
-
-    def units(self) -> int:
-        return PROGRESS_UNITS * min(self.received, self.length) // self.length if self.length else 0
-
-
 class Fetcher:
     """Fetches objects; use it in a `with` statement or close it."""
 
@@ -109,9 +86,14 @@ class Fetcher:
         self.limits = limits or FetchLimits()
         self.bytes_received = 0
         """Bytes of content, repeated ones included."""
+        self.mirrors = Mirrors(settings, self.limits)
         self._settings = settings
         self._report = report
+        self._rate = RateLimit(settings.limit_rate) if settings.limit_rate else None
+        if self._rate is not None:
+            self.limits = replace(self.limits, chunk_bytes=min(self.limits.chunk_bytes, self._rate.piece))
         self._transport = Transport(settings, self.limits)
+        self._attempts = Attempts(settings, report, self.limits, self.mirrors)
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -132,19 +114,28 @@ class Fetcher:
         return self._transport.requests
 
     def get(self, url: str, *, limit: int, uncached: bool = False) -> bytes:
-        """Fetch an object of at most `limit` bytes into memory.
+        """Fetch an object of at most `limit` bytes into memory, from a mirror if need be.
 
-        uncached: ask caches on the way not to answer. Raises DownloadError (NotOnServerError if the server says that
-        it does not have it), TlsError, UsageError.
+        uncached: ask caches on the way not to answer, and first the mirrors that have not given the object before.
+        Raises DownloadError (NotOnServerError if no server has it, OfflineError), TlsError, UsageError.
         """
-        transfer = _Transfer(threading.Event(), self._report.info)
+        return self._get(self.mirrors.of_object(url), limit=limit, uncached=uncached)[0]
 
-        def attempt() -> bytes:
+    def get_from_any(self, urls: Sequence[str], *, limit: int) -> tuple[bytes, str]:
+        """Fetch the same object from one of several places, past caches; also says from which. Raises as `get`."""
+        return self._get(urls, limit=limit, uncached=True)
+
+    def _get(self, urls: Sequence[str], *, limit: int, uncached: bool) -> tuple[bytes, str]:
+        if self._settings.offline:
+            raise _not_cached(urls[0])
+        transfer = Transfer(threading.Event(), lambda notice: notice(), self.limits.object_seconds)
+
+        def attempt(url: str) -> tuple[bytes, str]:
             with self._transport.open(url, uncached=uncached) as body:
                 _check_length(url, body, limit)
-                return b"".join(self._received(url, body, limit, transfer))
+                return b"".join(self._received(url, body, limit, transfer)), url
 
-        return self._with_retries(url, attempt, transfer, self._settings.max_retries)
+        return self._attempts.at(urls, attempt, transfer, self._settings.max_retries, uncached=uncached)
 
     def get_all(
         self,
@@ -163,78 +154,69 @@ class Fetcher:
         waiting = list(downloads)
         if not waiting:
             return []
+        if self._settings.offline:
+            return [Failure(download, _not_cached(download.url)) for download in waiting]
         batch = _Batch(self, waiting, directory, self._settings.max_retries if retry else 0)
         return batch.run(min(self._settings.parallel, len(waiting)), on_file, self._report)
 
-    def _fetch_file(self, download: Download, directory: Directory, transfer: _Transfer, retries: int) -> None:
-        def attempt() -> None:
+    def _fetch_file(self, download: Download, directory: Directory, transfer: Transfer, retries: int) -> None:
+        def attempt(url: str) -> None:
             try:
-                self._attempt_file(download, directory, transfer)
-            except RangeRefusedError:
-                _discard(directory, download.name)
-                raise
+                self._attempt_file(url, download, directory, transfer)
             except OSError as error:
-                raise _write_failure(directory, download.name, transfer, error) from error
+                if transfer.length is None:
+                    # Nobody knows how much would follow: do not leave the disk full of it.
+                    unfinished.discard(directory, download.name)
+                size = transfer.length or transfer.received
+                raise _write_failure(directory, download.name, size, error) from error
 
-        self._with_retries(download.url, attempt, transfer, retries)
+        places = self.mirrors.of_object(download.url)
+        self._attempts.at(places, attempt, transfer, retries, uncached=download.uncached)
 
-    def _attempt_file(self, download: Download, directory: Directory, transfer: _Transfer) -> None:
-        name, url = download.name, download.url
-        offset, validator = _resumable(directory, name, download.limit)
-        with self._transport.open(url, offset=offset, validator=validator, uncached=download.uncached) as body:
+    def _attempt_file(self, url: str, download: Download, directory: Directory, transfer: Transfer) -> None:
+        name = download.name
+        with self._open(url, download, directory) as body:
             if body.offset == 0:
-                _discard(directory, name)
+                unfinished.discard(directory, name)
             _check_length(url, body, download.limit)
-            _check_space(directory, body)
+            unfinished.check_space(directory, (body.length or 0) - body.offset)
             if body.offset == 0 and body.validator and (body.length or 0) >= self.limits.resume_bytes:
-                _write_tag(directory, name, body.validator)
+                unfinished.write_note(directory, name, body.validator)
             try:
-                with directory.append_file(name + PART, keep=body.offset) as file:
+                with directory.append_file(name + unfinished.PART, keep=body.offset) as file:
                     for chunk in self._received(url, body, download.limit, transfer):
                         file.write(chunk)
             except DownloadError:
-                _discard(directory, name)
+                unfinished.discard(directory, name)
                 raise
-        directory.rename(name + PART, name)
-        with suppress(FileNotFoundError):
-            directory.unlink(name + TAG)
 
-    def _received(self, url: str, body: Body, limit: int, transfer: _Transfer) -> Iterable[bytes]:
+    def _open(self, url: str, download: Download, directory: Directory) -> Body:
+        """Ask for what is missing of a file, or for all of it if the server cannot go on."""
+        offset, validator = unfinished.resumable(directory, download.name, download.limit)
+        try:
+            return self._transport.open(url, offset=offset, validator=validator, uncached=download.uncached)
+        except RangeRefusedError:
+            if offset == 0:
+                raise
+            unfinished.discard(directory, download.name)
+            return self._transport.open(url, uncached=download.uncached)
+
+    def _received(self, url: str, body: Body, limit: int, transfer: Transfer) -> Iterable[bytes]:
         """The chunks of a body, counted; DownloadError when they become too many."""
         transfer.received = body.offset
         transfer.length = body.length
+        if body.length is None:
+            limit = min(limit, self.limits.unannounced_bytes)
         for chunk in body.chunks():
-            if transfer.stop.is_set():
-                raise _StoppedError
+            transfer.check()
             transfer.received += len(chunk)
             with self._lock:
                 self.bytes_received += len(chunk)
             if transfer.received > limit:
                 raise _too_large(url, limit)
             yield chunk
-
-    def _with_retries(self, url: str, attempt: Callable[[], _Result], transfer: _Transfer, retries: int) -> _Result:
-        if url.startswith("file:"):
-            retries = 0
-        delay = self._settings.retry_delay
-        for number in range(retries + 1):
-            if transfer.stop.is_set():
-                raise _StoppedError
-            try:
-                return attempt()
-            except TemporaryError as error:
-                if number == retries:
-                    tries = f", after {retries + 1} attempts" if retries else ""
-                    raise DownloadError(
-                        f"cannot download {shown(url)}: {error}{tries}", hint="check the network and the server"
-                    ) from error
-                wait = 0.0
-                if not isinstance(error, RangeRefusedError):
-                    wait = min(delay, self.limits.backoff_seconds) * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
-                    delay *= 2
-                transfer.tell(f"{shown(url)}: {error}; trying again in {wait:.0f} s")
-                transfer.stop.wait(wait)
-        raise AssertionError("the last attempt returns or raises")
+            if self._rate is not None and not url.startswith("file:"):
+                transfer.hold_back(self._rate.book(len(chunk)))
 
 
 class _Batch:
@@ -245,10 +227,11 @@ class _Batch:
         self._downloads = downloads
         self._directory = directory
         self._retries = retries
+        self._received_before = fetcher.bytes_received
         self._stop = threading.Event()
         self._waiting = deque(range(len(downloads)))
-        self._active: dict[int, _Transfer] = {}
-        self._results: SimpleQueue[tuple[int, BaseException | None] | str] = SimpleQueue()
+        self._active: dict[int, Transfer] = {}
+        self._results: SimpleQueue[tuple[int, BaseException | None] | Notice] = SimpleQueue()
 
     def run(self, parallel: int, on_file: Callable[[Download], None], report: Report) -> list[Failure]:
         threads = [threading.Thread(target=self._work, daemon=True) for _ in range(parallel)]
@@ -271,19 +254,20 @@ class _Batch:
         while open_:
             # A download that begins again is no reason to show less than before.
             done = max(done, self._units(len(open_)))
-            report.progress(done, PROGRESS_UNITS * len(self._downloads))
+            report.progress(done, PROGRESS_UNITS * len(self._downloads), self._received())
             try:
                 result = self._results.get(timeout=PROGRESS_SECONDS)
             except Empty:
                 continue
-            if isinstance(result, str):
-                report.info(result)
+            if not isinstance(result, tuple):
+                result()
                 continue
             index, error = result
             open_.remove(index)
             del self._active[index]
             if error is None:
                 in_a_row = 0
+                self._finish(self._downloads[index].name)
                 on_file(self._downloads[index])
                 continue
             if not isinstance(error, ProjectError) or isinstance(error, DiskSpaceError | StateDirectoryError):
@@ -294,12 +278,21 @@ class _Batch:
                 gone = DownloadError(f"given up after {in_a_row} failed downloads: {error}", hint=error.hint)
                 failures += [Failure(self._downloads[rest], gone) for rest in sorted(open_)]
                 open_.clear()
-        report.progress(PROGRESS_UNITS, PROGRESS_UNITS)
+        report.progress(PROGRESS_UNITS, PROGRESS_UNITS, self._received())
         return failures
+
+    def _received(self) -> int:
+        return self._fetcher.bytes_received - self._received_before
+
+    def _finish(self, name: str) -> None:
+        try:
+            unfinished.finish(self._directory, name)
+        except OSError as error:
+            raise _write_failure(self._directory, name, 0, error) from error
 
     def _units(self, still_open: int) -> int:
         done = len(self._downloads) - still_open
-        return PROGRESS_UNITS * done + sum(transfer.units() for transfer in list(self._active.values()))
+        return PROGRESS_UNITS * done + sum(map(_units, list(self._active.values())))
 
     def _work(self) -> None:
         """What a thread does until nothing is left."""
@@ -308,56 +301,33 @@ class _Batch:
                 index = self._waiting.popleft()
             except IndexError:
                 return
-            transfer = self._active[index] = _Transfer(self._stop, self._results.put)
+            transfer = Transfer(self._stop, self._results.put, self._fetcher.limits.object_seconds)
+            self._active[index] = transfer
             error: BaseException | None = None
             try:
                 self._fetcher._fetch_file(self._downloads[index], self._directory, transfer, self._retries)
-            except _StoppedError:
+            except StoppedError:
                 return
             except BaseException as caught:
                 error = caught
             self._results.put((index, error))
 
 
-def _resumable(directory: Directory, name: str, limit: int) -> tuple[int, str]:
-    """Where to go on, and the validator of what is there; (0, "") if nothing can be continued."""
-    tag, part = directory.lstat(name + TAG), directory.lstat(name + PART)
-    if tag is None or part is None or not stat.S_ISREG(part.st_mode) or not 0 < part.st_size <= limit:
-        return 0, ""
-    with directory.open_file(name + TAG) as file:
-        validator = file.read(TAG_LIMIT).decode("latin-1").strip()
-    return (part.st_size, validator) if validator.isprintable() and validator else (0, "")
+def _units(transfer: Transfer) -> int:
+    """How far one download is."""
+    return PROGRESS_UNITS * min(transfer.received, transfer.length) // transfer.length if transfer.length else 0
 
 
-def _discard(directory: Directory, name: str) -> None:
-    """Forget an unfinished download; the tag goes first, so that it never stands beside a later part."""
-    for suffix in (TAG, PART):
-        if directory.lstat(name + suffix) is not None:
-            directory.remove_tree(name + suffix)
-
-
-def _write_tag(directory: Directory, name: str, validator: str) -> None:
-    data = validator.encode("latin-1", "ignore")
-    if len(data) <= TAG_LIMIT:
-        directory.write_file(name + TAG, [data])
+def _not_cached(url: str) -> OfflineError:
+    return OfflineError(
+        f"{shown(url)} is not in the cache, and --offline forbids to download it",
+        hint="run the command without --offline when there is a network",
+    )
 
 
 def _check_length(url: str, body: Body, limit: int) -> None:
     if body.length is not None and body.length > limit:
         raise _too_large(url, limit)
-
-
-def _check_space(directory: Directory, body: Body) -> None:
-    """Rather fail now than when the disk is full for everybody."""
-    needed = (body.length or 0) - body.offset
-    if needed >= CHECKED_BYTES:
-        system = os.fstatvfs(directory.fd)
-        free = system.f_bavail * system.f_frsize
-        if free < needed:
-            raise DiskSpaceError(
-                f"{needed} bytes have to be downloaded to {directory.path}, but only {free} are free there",
-                hint="free some space, or choose another directory with --cachedir",
-            )
 
 
 def _too_large(url: str, limit: int) -> DownloadError:
@@ -366,10 +336,10 @@ def _too_large(url: str, limit: int) -> DownloadError:
     )
 
 
-def _write_failure(directory: Directory, name: str, transfer: _Transfer, error: OSError) -> ProjectError:
+def _write_failure(directory: Directory, name: str, size: int, error: OSError) -> ProjectError:
     if is_disk_full(error):
         return DiskSpaceError(
-            f"the disk is full: cannot write {transfer.length or transfer.received} bytes to {directory.path}",
+            f"the disk is full: cannot write {size} bytes to {directory.path}",
             hint="free some space, or choose another directory with --cachedir",
         )
     return StateDirectoryError(

@@ -5,8 +5,8 @@ Every call that changes a root or the state directory is here, so that what can 
 * A `Directory` is an open descriptor. Names given to its methods are single components; paths are walked component by
   component with O_NOFOLLOW, so a symbolic link in a parent is an error (`UnsafePathError`), never a detour.
 * Objects are created exclusively (`O_EXCL`), with owner first and mode last (chown clears setuid), without the umask.
-* Of many objects none is synced by itself: a caller that needs a barrier calls `sync()`, one `syncfs` for all. Only
-  `replace_file`, for single small files, syncs its own.
+* Of many objects none is synced by itself: a caller that needs a barrier calls `sync()`, one `syncfs` for all. Single
+  files that must be on disk are written `durable`; `sync_names()` waits for what happened to names in one directory.
 
 Not thread-safe in the sense of two threads using one name; different names may be worked on at the same time.
 """
@@ -27,6 +27,10 @@ from swupd.errors import UnsafePathError
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_RENAME_EXCHANGE = 2
+CANNOT_EXCHANGE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
+"""What `Directory.exchange` fails with where the file system does not know how to."""
+
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -120,8 +124,12 @@ class Directory:
         mode: int = 0o600,
         owner: tuple[int, int] | None = None,
         mtime: float | None = None,
+        durable: bool = False,
     ) -> None:
-        """Create a regular file; on any failure nothing is left of it. `owner` is (uid, gid), None keeps ours."""
+        """Create a regular file; on any failure nothing is left of it. `owner` is (uid, gid), None keeps ours.
+
+        durable: return only when its content is on disk; for its name see `sync_names`.
+        """
         fd = os.open(name, _CREATE_FILE, 0o600, dir_fd=self.fd)
         try:
             try:
@@ -132,12 +140,34 @@ class Directory:
                 os.fchmod(fd, mode)
                 if mtime is not None:
                     os.utime(fd, (mtime, mtime))
+                if durable:
+                    os.fsync(fd)
             finally:
                 os.close(fd)
         except BaseException:
             with suppress(OSError):
                 os.unlink(name, dir_fd=self.fd)
             raise
+
+    def copy_file(self, source: Directory, source_name: str, name: str) -> None:
+        """Create a copy of a regular file with its owner, mode, times and extended attributes."""
+        with source.open_file(source_name) as old:
+            status = os.fstat(old.fileno())
+            mode, owner = stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid)
+            self.write_file(name, chunks_of(old), mode=mode, owner=owner)
+            attributes = os.listxattr(old.fileno())
+            try:
+                fd = os.open(name, _OPEN_FILE, dir_fd=self.fd)
+                try:
+                    for attribute in attributes:
+                        os.setxattr(fd, attribute, os.getxattr(old.fileno(), attribute))
+                    os.utime(fd, ns=(status.st_atime_ns, status.st_mtime_ns))
+                finally:
+                    os.close(fd)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(name, dir_fd=self.fd)
+                raise
 
     def make_link(self, name: str, target: str, *, owner: tuple[int, int] | None = None) -> None:
         """Create a symbolic link."""
@@ -165,6 +195,10 @@ class Directory:
 
     def rename(self, old: str, new: str, *, to: Directory | None = None) -> None:
         os.rename(old, new, src_dir_fd=self.fd, dst_dir_fd=(to or self).fd)
+
+    def exchange(self, one: str, other: str) -> None:
+        """Let two objects change their names in one step; where that is impossible it fails as CANNOT_EXCHANGE says."""
+        _exchange(self.fd, one, other)
 
     def unlink(self, name: str) -> None:
         os.unlink(name, dir_fd=self.fd)
@@ -210,9 +244,11 @@ class Directory:
 
     def sync(self) -> None:
         """Wait until all changes of this file system are on disk."""
-        if _libc().syncfs(self.fd) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), self.path)
+        _syncfs(self.fd, self.path)
+
+    def sync_names(self) -> None:
+        """Wait until what happened to the names in this directory is on disk."""
+        os.fsync(self.fd)
 
 
 def components(path: str) -> list[str]:
@@ -230,15 +266,26 @@ def chunks_of(stream: BinaryIO, size: int = 1 << 20) -> Iterator[bytes]:
 
 
 def replace_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Write a whole file beside `path`, sync it and rename it over: readers see the old content or the new."""
+    """Write a whole file beside `path`, sync it and rename it over: readers see the old content or the new.
+
+    On any failure nothing is left of the new one.
+    """
     with Directory.open(path.parent) as parent:
         temporary = f".{path.name}.new"
         with suppress(FileNotFoundError):
             parent.unlink(temporary)
-        parent.write_file(temporary, [data], mode=mode)
-        with parent.open_file(temporary) as written:
-            os.fsync(written.fileno())
-        parent.rename(temporary, path.name)
+        parent.write_file(temporary, [data], mode=mode, durable=True)
+        try:
+            parent.rename(temporary, path.name)
+        except BaseException:
+            with suppress(OSError):
+                parent.unlink(temporary)
+            raise
+
+
+def make_directories(path: Path, mode: int = 0o755) -> None:
+    """Make a directory that the administrator named, with all above it that are missing."""
+    os.makedirs(path, mode=mode, exist_ok=True)
 
 
 def _is_link(fd: int, name: str) -> bool:
@@ -249,6 +296,21 @@ def _write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def _syncfs(fd: int, path: str) -> None:
+    _check(_libc().syncfs(fd), path)
+
+
+def _exchange(fd: int, one: str, other: str) -> None:
+    # Linux 3.15, glibc 2.28
+    _check(_libc().renameat2(fd, os.fsencode(one), fd, os.fsencode(other), _RENAME_EXCHANGE), other)
+
+
+def _check(result: int, path: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), path)
 
 
 def _libc() -> ctypes.CDLL:

@@ -7,12 +7,15 @@ a terminal, with the last lines that it printed.
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
-from swupd.errors import CommandError
+from swupd.errors import CommandError, ProgramMissingError
 
 _TAIL_LINES = 5
 """How much of a failed program's output an error repeats."""
@@ -40,6 +43,19 @@ def run(
     if check and done.returncode != 0:
         raise failure(arguments, done.returncode, done.stderr or done.stdout)
     return done
+
+
+def become(argv: Sequence[str | Path], *, hint: str) -> NoReturn:
+    """Let another program take the place of this process, with the user's environment and terminal.
+
+    Raises ProgramMissingError, with the hint, if it cannot be started.
+    """
+    usual = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        os.execv(argv[0], [str(argument) for argument in argv])  # noqa: S606 (an argument list, no shell)
+    except OSError as error:
+        signal.signal(signal.SIGPIPE, usual)
+        raise ProgramMissingError(f"cannot run {argv[0]}: {error.strerror}", hint=hint) from error
 
 
 def failure(argv: Sequence[str], status: int, output: bytes) -> CommandError:

@@ -2,7 +2,11 @@
 
 Commands speak to a `Report` and never print. The levels are those of the original client (specification 6.6):
 `answer` is the result that a script reads and is always printed; `info` and progress go away with --quiet; warnings and
-errors go to standard error. `JsonReport` writes the stream of section 6.7: one JSON array, one object a line.
+errors go to standard error.
+
+* `TextReport` writes plain lines. Below them a terminal has a bar (`swupd/progressbar.py`) while a step takes its time;
+  everywhere else, and on a terminal that can only print lines (TERM=dumb), a long step says now and then how far it is.
+* `JsonReport` writes the stream of section 6.7: one JSON array, one object a line, also across `hand_over`.
 
 Not thread-safe except `progress`, which workers may call; faces keep no other state than the current step.
 """
@@ -10,17 +14,25 @@ Not thread-safe except `progress`, which workers may call; faces keep no other s
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
-from typing import Protocol, TextIO
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 from swupd.errors import ProjectError
 
-_TERMINAL_SECONDS = 0.2
-_LOG_SECONDS = 10.0
-"""Least time between two signs of progress: on a terminal, where the line is rewritten, and elsewhere."""
+if TYPE_CHECKING:
+    from swupd.progressbar import Bar
 
+_BAR_SECONDS = 0.2
+"""How long a step takes before it gets a bar."""
+_LINE_SECONDS = 10.0
+"""Least time between two lines that say how far a step is."""
+_ERASE_LINE_ABOVE = "\033[A\r\033[2K"
+CONTINUES = "SWUPD_JSON_CONTINUES"
+"""Environment variable of a program that takes over in this process: `PID SECTION`, the array that it goes on with."""
 
 _UNITS = ("bytes", "kB", "MB", "GB")
 
@@ -50,8 +62,15 @@ class Report(Protocol):
     def step(self, name: str, text: str, number: int = 0, total: int = 0) -> None:
         """A step begins: `name` for the JSON stream, `text` for people, its number of the total (0 = not counted)."""
 
-    def progress(self, done: int, total: int) -> None:
-        """How far the current step is; any unit."""
+    def progress(self, done: int, total: int, received: int = 0) -> None:
+        """How far the current step is: `done` of `total` in any unit (total 0 = not known yet), and the bytes that have
+        come over the network in this step (0 = not known, or none)."""
+
+    def question(self, text: str) -> bool:
+        """Show a question and leave the line open for the answer; False if nobody would see it: nothing is shown."""
+
+    def hand_over(self) -> Mapping[str, str]:
+        """Another program takes over in this process (exec) and speaks on; returns what its environment needs."""
 
 
 def counted(number: int, noun: str) -> str:
@@ -74,8 +93,8 @@ def show_error(report: Report, error: ProjectError) -> None:
 
 
 class TextReport:
-    """Plain lines. Below the line of a step, a terminal has one that counts up in place and goes away; elsewhere a long
-    step says now and then how far it is."""
+    """Plain lines, and below them on a terminal the bar of the current step. A bar that is complete stays as the line
+    of its step."""
 
     def __init__(
         self,
@@ -93,18 +112,20 @@ class TextReport:
         self._verbose = verbose or debug
         self._debug = debug
         self._show_progress = show_progress and not self._quiet
-        self._terminal = self._out.isatty()
+        self._has_bars = self._out.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
         self._lock = threading.Lock()
-        self._shown_at = 0.0
-        self._line_open = False
+        self._bar: Bar | None = None
         self._step = ""
+        self._step_is_last = False
+        self._shown_at = 0.0
 
     def start(self, section: str) -> None:
         pass
 
     def end(self, status: int) -> None:  # noqa: ARG002 (part of the interface)
-        self._close_line()
-        self._out.flush()
+        with self._lock:
+            self._close_bar()
+            self._out.flush()
 
     def answer(self, text: str) -> None:
         self._write(self._out, text)
@@ -126,67 +147,98 @@ class TextReport:
             self._write(self._err, f"Warning: {text}")
 
     def error(self, text: str, hint: str = "") -> None:
+        with self._lock:
+            # What failed goes no further: the bar stays as it is, the error stands below it.
+            self._close_bar()
         self._write(self._err, f"Error: {text}")
         if hint:
             self._write(self._err, f"Hint: {hint}")
 
     def step(self, name: str, text: str, number: int = 0, total: int = 0) -> None:  # noqa: ARG002 (for JSON)
-        self._step = text
-        self._shown_at = time.monotonic()
+        with self._lock:
+            self._close_bar()
+            self._step = text
+            self._shown_at = time.monotonic()
         self.info(text)
+        self._step_is_last = True
 
-    def progress(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        pause = _TERMINAL_SECONDS if self._terminal else _LOG_SECONDS
-        last = self._line_open and done >= total
-        if not self._show_progress or total <= 0 or (now - self._shown_at < pause and not last):
+    def progress(self, done: int, total: int, received: int = 0) -> None:
+        if not self._show_progress:
             return
-        percent = f"  {100 * done // total:3d} %"
         with self._lock:
+            if self._bar is not None:
+                self._bar.show(done, total, received)
+                return
+            now = time.monotonic()
+            if now - self._shown_at < (_BAR_SECONDS if self._has_bars else _LINE_SECONDS):
+                return
             self._shown_at = now
-            self._out.write(f"\r{percent}" if self._terminal else f"{percent}  {self._step}\n")
-            self._out.flush()
-            self._line_open = self._terminal
-        if last:
-            self._close_line()
+            if self._has_bars:
+                from swupd.progressbar import Bar
 
-    def _close_line(self) -> None:
+                if self._step_is_last:
+                    self._out.write(_ERASE_LINE_ABOVE)
+                self._bar = Bar(self._out, self._step)
+                self._bar.show(done, total, received)
+            elif total > 0:
+                self._out.write(f"  {100 * done // total:3d} %  {self._step}\n")
+                self._out.flush()
+
+    def question(self, text: str) -> bool:
+        if self._quiet or not self._out.isatty():
+            return False
         with self._lock:
-            if self._line_open:
-                self._out.write("\r\033[K")
-                self._line_open = False
+            self._close_bar()
+            self._out.write(_printable(text))
+            self._out.flush()
+        return True
+
+    def hand_over(self) -> Mapping[str, str]:
+        self.end(0)
+        return {}
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
     def _write(self, stream: TextIO, text: str) -> None:
-        self._close_line()
         with self._lock:
-            # Paths are bytes; what is no valid text is shown with replacement signs rather than not at all.
-            stream.write(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace") + "\n")
+            if self._bar is not None and self._bar.is_complete:
+                self._close_bar()
+            elif self._bar is not None:
+                self._bar.hide()
+            self._step_is_last = False
+            stream.write(_printable(text) + "\n")
             stream.flush()
 
 
 class JsonReport:
-    """The JSON stream; messages outside of start and end are dropped, as the original does."""
+    """The JSON stream; messages outside of start and end are dropped, as the original does.
 
-    def __init__(self, out: TextIO | None = None, *, verbose: bool = False, debug: bool = False) -> None:
+    continues: the section of the array that another program began in this process (`hand_over`), to go on with it.
+    """
+
+    def __init__(
+        self, out: TextIO | None = None, *, verbose: bool = False, debug: bool = False, continues: str = ""
+    ) -> None:
         self._out = out or sys.stdout
         self._verbose = verbose or debug
         self._debug = debug
-        self._section = ""
-        self._first = True
+        self._section = continues
         self._step: tuple[str, int, int] = ("", 0, 0)
         self._percent = -1
         self._lock = threading.Lock()
 
     def start(self, section: str) -> None:
-        self._section = section
-        self._out.write("[\n")
-        self._emit({"type": "start", "section": section})
+        if not self._section:
+            self._section = section
+            self._out.write("[\n")
+            self._emit({"type": "start", "section": section})
 
     def end(self, status: int) -> None:
         if self._section:
-            self._emit({"type": "end", "section": self._section, "status": status})
-            self._out.write("\n]\n")
-            self._out.flush()
+            self._emit({"type": "end", "section": self._section, "status": status}, "\n]\n")
             self._section = ""
 
     def answer(self, text: str) -> None:
@@ -214,11 +266,18 @@ class JsonReport:
         self._percent = -1
         self._emit_step(-1)
 
-    def progress(self, done: int, total: int) -> None:
+    def progress(self, done: int, total: int, received: int = 0) -> None:  # noqa: ARG002 (for people)
         percent = 100 * done // total if total > 0 else -1
         if percent != self._percent:
             self._percent = percent
             self._emit_step(percent)
+
+    def question(self, text: str) -> bool:  # noqa: ARG002 (for people)
+        return False
+
+    def hand_over(self) -> Mapping[str, str]:
+        self._out.flush()
+        return {CONTINUES: f"{os.getpid()} {self._section}"} if self._section else {}
 
     def _emit_step(self, percent: int) -> None:
         name, number, total = self._step
@@ -233,14 +292,19 @@ class JsonReport:
         )
 
     def _message(self, kind: str, text: str) -> None:
-        text = " ".join(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace").splitlines()).rstrip()
+        text = " ".join(_printable(text).splitlines()).rstrip()
         if text:
             self._emit({"type": kind, "msg": text})
 
-    def _emit(self, record: dict[str, str | int]) -> None:
+    def _emit(self, record: dict[str, str | int], ending: str = ",\n") -> None:
         if not self._section:
             return
         with self._lock:
-            self._out.write(("" if self._first else ",\n") + json.dumps(record, ensure_ascii=False))
-            self._first = False
+            # Whole lines, so that a reader has an event when it happens.
+            self._out.write(json.dumps(record, ensure_ascii=False) + ending)
             self._out.flush()
+
+
+def _printable(text: str) -> str:
+    """Paths are bytes; what is no valid text is shown with replacement signs rather than not at all."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -62,7 +62,11 @@ class Way:
     update_pack: UpdatePack | None = None
     single_files: int = 0
     cost: int = 0
-    """Bytes, as far as they are known."""
+    """Bytes, as far as they are known, requests included."""
+    content: int = 0
+    """The same without requests: what will be downloaded."""
+    unpriced: frozenset[str] = field(default=frozenset(), repr=False)
+    """Missing objects of which nobody has said what they cost."""
 
     def __str__(self) -> str:
         parts = []
@@ -80,9 +84,9 @@ Chooser = Callable[[frozenset[str], Sequence[PackNeed]], Sequence[Way]]
 of no use, the next way is tried."""
 
 
-def all_packs(missing: frozenset[str], needs: Sequence[PackNeed]) -> tuple[Way, ...]:  # noqa: ARG001 (a Chooser)
+def all_packs(missing: frozenset[str], needs: Sequence[PackNeed]) -> tuple[Way, ...]:
     """The way without an index: every pack that has something."""
-    return (Way(tuple(needs)),)
+    return (Way(tuple(needs), unpriced=missing),)
 
 
 def ways(missing: frozenset[str], needs: Sequence[PackNeed], update: Update, to_version: int) -> tuple[Way, ...]:
@@ -98,6 +102,8 @@ def ways(missing: frozenset[str], needs: Sequence[PackNeed], update: Update, to_
         UpdatePack(update.from_version, to_version, update.pack, expected),
         rest.single_files,
         rest.cost + update.pack.bytes + REQUEST_BYTES,
+        rest.content + update.pack.bytes,
+        rest.unpriced,
     )
     return (whole, by_bundles) if whole.cost < by_bundles.cost else (by_bundles,)
 
@@ -116,20 +122,32 @@ def _by_bundles(missing: Collection[str], needs: Sequence[PackNeed], costs: Mapp
             prices.update(dict.fromkeys(need.hashes, average))
 
     def singly(hashes: Collection[str]) -> int:
-        return sum(prices.get(file_hash, 0) + REQUEST_BYTES for file_hash in hashes)
+        return sum(prices.get(file_hash, 0) for file_hash in hashes)
 
     left = set(missing)
     chosen = []
-    total = 0
+    content = requests = 0
+    unpriced: set[str] = set()
     for need in needs:
         wanted = need.hashes & left
         if not wanted:
             continue
         if need.bundle in costs:
             pack = costs[need.bundle].pack
-            if pack is None or pack + REQUEST_BYTES >= singly(wanted):
+            if pack is None or pack + REQUEST_BYTES >= singly(wanted) + REQUEST_BYTES * len(wanted):
                 continue
-            total += pack + REQUEST_BYTES
+            content += pack
+            requests += 1
+        else:
+            unpriced |= wanted
         chosen.append(need)
         left -= wanted
-    return Way(tuple(chosen), single_files=len(left), cost=total + singly(left))
+    content += singly(left)
+    requests += len(left)
+    return Way(
+        tuple(chosen),
+        single_files=len(left),
+        cost=content + requests * REQUEST_BYTES,
+        content=content,
+        unpriced=frozenset(unpriced | (left - prices.keys())),
+    )

@@ -8,6 +8,7 @@ What it guarantees:
   by the original's hard-link marks. A copy that fails is removed and fetched again exactly once.
 * A manifest delta is only ever a shorter way: if anything about it fails, the manifest is fetched as a whole.
 * An update index is used if its signature is right and not asked for twice: what it tells is never indispensable.
+* Offline no server is asked; what the cache has is verified as ever.
 * Manifests are fetched many at a time and parsed in the caller's thread while others still arrive.
 
 An instance is for one thread.
@@ -16,9 +17,10 @@ An instance is for one thread.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from swupd.errors import (
     DownloadError,
@@ -31,17 +33,17 @@ from swupd.errors import (
     SignatureError,
     TlsError,
     UnknownBundleError,
-    UsageError,
 )
 from swupd.fetch import Download, Fetcher
 from swupd.formats import archive, delta, filehash, layout, updateindex
-from swupd.formats.manifest import BASE_LEVELS, MANIFEST_BYTES_LIMIT, VERSION_LIMIT, Entry, Level, Manifest, parse
+from swupd.formats.manifest import BASE_LEVELS, MANIFEST_BYTES_LIMIT, Entry, Level, Manifest, parse
 from swupd.formats.updateindex import UpdateIndex
 from swupd.fs import Directory
 from swupd.report import Report
-from swupd.settings import Settings, check_format
+from swupd.settings import Settings
 from swupd.statedir import StateDir
 from swupd.trust import Verifier
+from swupd.versions import Versions
 
 _MOM_FILE = layout.manifest_name(layout.MOM)
 _MOM_SIGNATURE = layout.signature(_MOM_FILE)
@@ -54,7 +56,8 @@ _COPY_NAME = "swupd"
 class Server:
     """The published tree of the settings. `settings.require_urls()` must have passed.
 
-    levels: the CPU variants that manifests are read for, as `System.cpu_levels` says.
+    levels: the CPU variants that manifests are read for, as `System.cpu_levels` says. statedir: where manifests are
+    kept, if not where the settings say.
     """
 
     def __init__(
@@ -65,65 +68,52 @@ class Server:
         report: Report,
         *,
         levels: frozenset[Level] = BASE_LEVELS,
+        statedir: StateDir | None = None,
     ) -> None:
         self._settings = settings
         self._fetcher = fetcher
         self._verifier = verifier
         self._report = report
         self._levels = levels
-        self._statedir = StateDir(settings.cache_dir, settings.data_dir, settings.content_url)
+        self._statedir = statedir or StateDir(settings.cache_dir, settings.data_dir, settings.content_url)
+        self._versions = Versions(settings, fetcher, verifier, report)
+        self._parsed = WeakValueDictionary[str, Manifest]()
+        """The last manifest of each bundle, while anybody has it: the next one shares what is equal."""
 
     # -- versions --------------------------------------------------------------------------------------------------
 
     def latest_version(self) -> int:
-        """The newest version within our format. Raises ServerError, SignatureError, TlsError."""
-        return self._version_file(layout.latest(self._settings.format), self._fetcher.limits.version_bytes)
+        """The newest version within our format; offline the newest one whose MoM is cached.
+
+        Raises ServerError, SignatureError, TlsError.
+        """
+        return self._cached_latest() if self._settings.offline else self._versions.in_format()[0]
+
+    def next_version(self, installed: int) -> int:
+        """Of the versions that the server names in our format the smallest one above `installed`, or else the newest.
+
+        Raises like `latest_version`, and is the same offline.
+        """
+        versions = [self._cached_latest()] if self._settings.offline else self._versions.in_format()
+        return min((version for version in versions if version > installed), default=versions[0])
 
     def latest_overall(self) -> int:
-        """The newest version of all formats. Raises ServerError, SignatureError, TlsError."""
-        return self._version_file(layout.latest_overall(), self._fetcher.limits.latest_bytes)
+        """The newest version of all formats, which offline nobody knows. Raises like `latest_version`."""
+        return self._versions.overall()
 
     def format_of(self, version: int) -> str:
         """The format that a version belongs to; this is not signed and only for people. Raises ServerError."""
-        url = f"{self._settings.version_url}/{layout.format_file(version)}"
-        data = self._small_file(url, self._fetcher.limits.format_bytes)
-        try:
-            return check_format(data.decode("latin-1").strip(), url)
-        except UsageError as error:
-            raise ServerError(f"{url} does not contain a format", hint="check the version URL") from error
+        return self._versions.format_of(version)
 
-    def _version_file(self, name: str, limit: int) -> int:
-        url = f"{self._settings.version_url}/{name}"
-        data = self._small_file(url, limit)
-        if not self._settings.check_latest_signature:
-            self._verifier.skip(url)
-            return parse_version(data, url)
-        try:
-            self._check_version_file(url, data)
-        except SignatureError:
-            # A publisher replaces the two files one after the other: we may have got one of each.
-            data = self._small_file(url, limit)
-            self._check_version_file(url, data)
-        return parse_version(data, url)
-
-    def _check_version_file(self, url: str, data: bytes) -> None:
-        try:
-            der = self._fetcher.get(layout.signature(url), limit=self._fetcher.limits.signature_bytes, uncached=True)
-        except NotOnServerError as error:
-            raise SignatureError(f"{url} has no signature", hint="the server or its content is broken") from error
-        except DownloadError as error:
-            raise _server_error(error) from error
-        self._verifier.verify(data, der, what=url, tolerate_expired=True)
-
-    def _small_file(self, url: str, limit: int) -> bytes:
-        try:
-            return self._fetcher.get(url, limit=limit, uncached=True)
-        except NotOnServerError as error:
-            raise ServerError(
-                str(error), hint=f"check the version URL {self._settings.version_url} and the format"
-            ) from error
-        except DownloadError as error:
-            raise _server_error(error) from error
+    def _cached_latest(self) -> int:
+        for version in self._statedir.cached_versions():
+            mom = self._cached_mom(version)
+            if mom is not None and self._settings.format in (str(mom.format), layout.STAGING_FORMAT):
+                return version
+        raise ServerError(
+            f"the cache has no version of format {self._settings.format}, and --offline forbids to ask the server",
+            hint="run 'swupd update --download' when there is a network",
+        )
 
     # -- the manifest of manifests ---------------------------------------------------------------------------------
 
@@ -246,26 +236,50 @@ class Server:
         previous: the MoM of an older version; where the cache has its manifest of a bundle, a delta is tried first.
         Raises UnknownBundleError, ManifestError for content that is wrong even when fetched again, DownloadError.
         """
-        entries = _entries(mom)
-        wanted: dict[str, Entry] = {}
-        for name in names:
-            if name not in entries:
-                raise _unknown(name, mom)
-            wanted[name] = entries[name]
+        wanted = _chosen(mom, names)
         found: dict[str, Manifest] = {}
-        for name, entry in wanted.items():
+        failures = self._load(wanted, found.__setitem__, _entries(previous) if previous else {})
+        if failures:
+            raise _worst(failures.values())
+        return {entry.name: found[entry.name] for entry in wanted}
+
+    def each_bundle(
+        self, mom: Manifest, names: Iterable[str], visit: Callable[[str, Manifest], None]
+    ) -> dict[str, ProjectError]:
+        """Give the manifests of bundles to `visit`, in no particular order and without keeping them: for a look at so
+        many that they would need too much memory together.
+
+        Returns the bundles whose manifest cannot be had, with the reason. Raises UnknownBundleError.
+        """
+        return self._load(_chosen(mom, names), visit, {})
+
+    def _load(
+        self, wanted: Iterable[Entry], visit: Callable[[str, Manifest], None], older: dict[str, Entry]
+    ) -> dict[str, ProjectError]:
+        """Visit manifests, those of the cache first; returns why the others cannot be had, by bundle."""
+        missing: dict[str, Entry] = {}
+        for entry in wanted:
             manifest = self._cached(entry)
-            if manifest is not None:
-                found[name] = manifest
-        missing = [entry for name, entry in wanted.items() if name not in found]
+            if manifest is None:
+                missing[entry.name] = entry
+            else:
+                visit(entry.name, manifest)
+        failures: dict[str, ProjectError] = {}
         if missing:
+
+            def take(name: str, manifest: Manifest) -> None:
+                del missing[name]
+                visit(name, manifest)
+
             with Directory.open(self._statedir.download) as directory:
-                if previous is not None:
-                    self._fetch_deltas(missing, _entries(previous), directory, found)
-                for last in (False, True):
-                    missing = [entry for entry in missing if entry.name not in found]
-                    self._fetch_whole(missing, directory, found, last=last)
-        return {name: found[name] for name in wanted}
+                self._fetch_deltas(list(missing.values()), older, directory, take)
+                failures = self._fetch_whole(list(missing.values()), directory, take)
+                # What arrived and is wrong may be right another time; what did not arrive was tried often enough.
+                broken = [entry for name, entry in missing.items() if isinstance(failures[name], FormatError)]
+                for entry in broken:
+                    self._report.warning(f"{failures.pop(entry.name)}; fetching it again")
+                failures |= self._fetch_whole(broken, directory, take, uncached=True)
+        return failures
 
     def closure(
         self,
@@ -312,7 +326,11 @@ class Server:
             return None
 
     def _fetch_deltas(
-        self, missing: list[Entry], older: dict[str, Entry], directory: Directory, found: dict[str, Manifest]
+        self,
+        missing: list[Entry],
+        older: dict[str, Entry],
+        directory: Directory,
+        visit: Callable[[str, Manifest], None],
     ) -> None:
         """Make manifests from cached older ones as far as that is possible."""
         downloads = []
@@ -337,9 +355,11 @@ class Server:
                 before = self._statedir.read_manifest(old.version, layout.manifest_name(entry.name)) or b""
                 with directory.open_file(download.name) as file:
                     data, _ = delta.apply(before, file.read(), limit=MANIFEST_BYTES_LIMIT)
-                found[entry.name] = self._accept(entry, data)
+                manifest = self._accept(entry, data)
             except FormatError as error:
                 self._report.verbose(f"{download.url} is not used: {error}")
+            else:
+                visit(entry.name, manifest)
             finally:
                 directory.unlink(download.name)
 
@@ -347,36 +367,45 @@ class Server:
             self._report.debug(f"no manifest delta: {failure.error}")
 
     def _fetch_whole(
-        self, missing: list[Entry], directory: Directory, found: dict[str, Manifest], *, last: bool
-    ) -> None:
-        """Fetch manifests; content that is wrong is left for another time, or raised if this is the last one."""
+        self,
+        missing: list[Entry],
+        directory: Directory,
+        visit: Callable[[str, Manifest], None],
+        *,
+        uncached: bool = False,
+    ) -> dict[str, ProjectError]:
+        """Fetch and visit manifests; returns why some could not be had: a FormatError if the content is wrong."""
         downloads = [
             Download(
                 self._content(layout.manifest_tar(entry.version, entry.name)),
                 f"{entry.version}-{layout.manifest_name(entry.name)}.tar",
                 self._fetcher.limits.manifest_bytes,
                 entry,
+                uncached,
             )
             for entry in missing
         ]
+        failures: dict[str, ProjectError] = {}
 
         def on_file(download: Download) -> None:
             entry: Entry = download.key
             try:
                 with directory.open_file(download.name) as file:
                     data = archive.read_manifest_tar(file, entry.name)[layout.manifest_name(entry.name)]
-                found[entry.name] = self._accept(entry, data)
+                manifest = self._accept(entry, data)
             except FormatError as error:
-                message = f"the manifest of bundle {entry.name} ({download.url}) cannot be used: {error}"
-                if last:
-                    raise ManifestError(message, hint="the server's content is broken; nothing was changed") from error
-                self._report.warning(f"{message}; fetching it again")
+                failures[entry.name] = ManifestError(
+                    f"the manifest of bundle {entry.name} ({download.url}) cannot be used: {error}",
+                    hint="the server's content is broken; nothing was changed",
+                )
+            else:
+                visit(entry.name, manifest)
             finally:
                 directory.unlink(download.name)
 
-        failures = self._fetcher.get_all(downloads, directory, on_file=on_file)
-        if failures:
-            raise _worst(failure.error for failure in failures)
+        for failure in self._fetcher.get_all(downloads, directory, on_file=on_file):
+            failures[failure.download.key.name] = failure.error
+        return failures
 
     def _accept(self, entry: Entry, data: bytes) -> Manifest:
         manifest = self._verified(entry, data)
@@ -386,9 +415,11 @@ class Server:
     def _verified(self, entry: Entry, data: bytes) -> Manifest:
         if filehash.hash_content(_MANIFEST_MODE, 0, 0, data) != entry.hash:
             raise ManifestError(f"it does not have the hash {entry.hash} that the signed manifest gives")
-        manifest = parse(data, name=entry.name, levels=self._levels)
+        former = self._parsed.get(entry.name)
+        manifest = parse(data, name=entry.name, levels=self._levels, former=former)
         if manifest.version != entry.version:
             raise ManifestError(f"it is of version {manifest.version} instead of {entry.version}")
+        self._parsed[entry.name] = manifest
         return manifest
 
     def _content(self, name: str) -> str:
@@ -421,28 +452,25 @@ class Server:
             self._report.debug(f"no copy of the manifest in {root}/{_COPY_DIRECTORY}: {error}")
 
 
-def parse_version(data: bytes, source: str) -> int:
-    """The version in the first line of a version file, which may be followed by older ones. Raises ServerError."""
-    lines = data.decode("latin-1").split("\n", 1)
-    text = lines[0].strip()
-    if text.isascii() and text.isdigit() and len(text) <= 10 and 0 < int(text) <= VERSION_LIMIT:
-        return int(text)
-    raise ServerError(f"{source} does not contain a version number", hint="check the version URL")
-
-
 def _entries(mom: Manifest) -> dict[str, Entry]:
     return {entry.name: entry for entry in mom.entries if entry.is_present}
+
+
+def _chosen(mom: Manifest, names: Iterable[str]) -> list[Entry]:
+    """What the MoM says of some bundles, each once; UnknownBundleError for one that it does not have."""
+    entries = _entries(mom)
+    chosen: dict[str, Entry] = {}
+    for name in names:
+        if name not in entries:
+            raise _unknown(name, mom)
+        chosen[name] = entries[name]
+    return list(chosen.values())
 
 
 def _unknown(name: str, mom: Manifest) -> UnknownBundleError:
     return UnknownBundleError(
         f"there is no bundle {name} in version {mom.version}", hint="list them with: swupd bundle-list --all"
     )
-
-
-def _server_error(error: DownloadError) -> ServerError:
-    """The same error, about the server instead of about an object of it."""
-    return ServerError(str(error), hint=error.hint)
 
 
 def _worst(errors: Iterable[ProjectError]) -> ProjectError:

@@ -4,7 +4,11 @@
 have already been merged into), the files of the system that is worked on, the same files of the host, and the defaults
 below. It only reads; nothing is created, contacted or printed. The result never changes afterwards.
 
-* URLs are taken literally: first line of a file, surrounding white space and trailing slashes removed, no expansion.
+* URLs are taken literally: surrounding white space and trailing slashes removed, no expansion.
+* The administrator's mirror files may have several lines, one URL each, the preferred one first: the others are asked
+  when it fails. The original reads the first line and so uses the same one. Nothing else is asked beside them, and an
+  option replaces the whole list. Vendor files have one line.
+* The cache is named after the first content URL, whichever mirror answers.
 * The certificate is the host's, never one of the system that is worked on: it decides whom that system trusts.
 * State directories are resolved through links here, once, so that later checks speak about the real place.
 """
@@ -13,6 +17,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
@@ -34,8 +39,13 @@ MAX_PARALLEL = 64
 MAX_RETRIES = 1000
 MAX_RETRY_SECONDS = 60
 MAX_PORT = 65535
-FIRST_LINE_LIMIT = 4096
-"""Bytes that are read of a file with one line."""
+LINE_LIMIT = 4096
+"""Bytes that are read of a line."""
+MAX_MIRRORS = 16
+"""URLs in one file."""
+MAX_BYTES = 1 << 60
+"""Of a size or rate; larger ones are typing errors."""
+MAX_DAYS = 36500
 
 MIRROR_VERSION_URL_FILE = "/etc/swupd/mirror_versionurl"
 MIRROR_CONTENT_URL_FILE = "/etc/swupd/mirror_contenturl"
@@ -71,6 +81,18 @@ class Settings:
     allow_insecure_http: bool = False
     assume: bool | None = None
     """The answer to every question; None asks, and without a terminal means no."""
+    content_mirrors: tuple[str, ...] = ()
+    """Other URLs with the same content, in the order in which they are asked when `content_url` fails."""
+    version_mirrors: tuple[str, ...] = ()
+    """The same for `version_url`."""
+    offline: bool = False
+    """Ask no server; what the cache does not have cannot be had."""
+    limit_rate: int | None = None
+    """Bytes per second of all downloads together."""
+    cache_limit: int | None = None
+    """Bytes that the cache may have when a command is over."""
+    cache_days: int | None = None
+    """Days that an object which nobody needs stays in the cache."""
     fallback_ca_paths: tuple[Path, ...] = ()
     """Files with certificates, or directories of them with the hashed names of `openssl rehash`."""
     warnings: tuple[str, ...] = field(default=(), compare=False)
@@ -93,6 +115,7 @@ def resolve(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     """Decide the settings of a command.
 
     options: long names with `_` for `-`; values as the command line types them, None (False for a flag) if not given.
+    `without_mirrors`, which is no option of the command line, leaves the mirror files unread: for who replaces them.
     Raises UsageError for a value that cannot be used, whether an option or a file has it.
     """
     root = _real(options.get("path") or "/")
@@ -100,12 +123,14 @@ def resolve(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     cache_dir = _state_dir(options.get("cachedir") or both or DEFAULT_STATE_DIR, root)
     data_dir = _state_dir(options.get("datadir") or both or root / DEFAULT_STATE_DIR.lstrip("/"), root)
     check_signatures = not options.get("nosigcheck")
+    content_urls = _urls(options, "contenturl", root, MIRROR_CONTENT_URL_FILE, layout.CONTENT_URL_FILE)
+    version_urls = _urls(options, "versionurl", root, MIRROR_VERSION_URL_FILE, layout.VERSION_URL_FILE)
     return Settings(
         root=root,
         cache_dir=cache_dir,
         data_dir=data_dir,
-        content_url=_url(options, "contenturl", root, MIRROR_CONTENT_URL_FILE, layout.CONTENT_URL_FILE),
-        version_url=_url(options, "versionurl", root, MIRROR_VERSION_URL_FILE, layout.VERSION_URL_FILE),
+        content_url=content_urls[0] if content_urls else "",
+        version_url=version_urls[0] if version_urls else "",
         format=_format(options.get("format"), root),
         certificate=Path(os.path.abspath(options.get("certpath") or layout.CERTIFICATE)),
         port=_number(options, "port", None, 1, MAX_PORT),
@@ -120,8 +145,14 @@ def resolve(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
         wait_for_scripts=bool(options.get("wait_for_scripts")),
         allow_insecure_http=bool(options.get("allow_insecure_http")),
         assume=options.get("assume"),
+        content_mirrors=content_urls[1:],
+        version_mirrors=version_urls[1:],
+        offline=bool(options.get("offline")),
+        limit_rate=_number(options, "limit_rate", None, 1, MAX_BYTES),
+        cache_limit=_number(options, "cache_limit", None, 0, MAX_BYTES),
+        cache_days=_number(options, "cache_days", None, 0, MAX_DAYS),
         fallback_ca_paths=tuple(Path(part) for part in environ.get(FALLBACK_CA_VARIABLE, "").split(":") if part),
-        warnings=tuple(_warnings(options)),
+        warnings=tuple(_warnings(options, root)),
     )
 
 
@@ -130,14 +161,35 @@ def first_line(path: Path) -> str | None:
 
     Raises UsageError if there is a file that cannot be read.
     """
+    lines = _lines(path, 1)
+    return lines[0] if lines and lines[0] else None
+
+
+def mirror_list(path: Path) -> tuple[str, ...]:
+    """The URLs of a mirror file, the preferred one first; none if the file is missing or its first line is empty.
+
+    Empty lines and those that begin with `#` are skipped after the first one. Raises UsageError for a line that is no
+    URL, and for more than MAX_MIRRORS.
+    """
+    lines = _lines(path, MAX_MIRRORS * 4)
+    if not lines or not lines[0]:
+        return ()
+    texts = [lines[0], *(line for line in lines[1:] if line and not line.startswith("#"))]
+    if len(texts) > MAX_MIRRORS:
+        raise UsageError(f"{path} has more than {MAX_MIRRORS} URLs", hint="remove some of them")
+    return tuple(dict.fromkeys(check_url(text, str(path)) for text in texts))
+
+
+def _lines(path: Path, most: int) -> list[str]:
+    """The first lines of a text file without surrounding white space."""
     try:
         with path.open("rb") as file:
-            line = file.readline(FIRST_LINE_LIMIT)
+            lines = [file.readline(LINE_LIMIT) for _ in range(most)]
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return None
+        return []
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", hint="check the file and its permissions") from error
-    return os.fsdecode(line).strip() or None
+    return [os.fsdecode(line).strip() for line in lines]
 
 
 def below(root: Path, path: str) -> Path:
@@ -188,15 +240,17 @@ def _state_dir(path: Path | str, root: Path) -> Path:
     return real
 
 
-def _url(options: Mapping[str, Any], option: str, root: Path, mirror_file: str, default_file: str) -> str:
+def _urls(options: Mapping[str, Any], option: str, root: Path, mirror_file: str, default_file: str) -> tuple[str, ...]:
     for name in (option, "url"):
         if options.get(name):
-            return check_url(options[name], f"--{name}")
-    for path in (below(root, mirror_file), below(root, default_file), Path(default_file)):
+            return (check_url(options[name], f"--{name}"),)
+    if not options.get("without_mirrors") and (urls := mirror_list(below(root, mirror_file))):
+        return urls
+    for path in (below(root, default_file), Path(default_file)):
         line = first_line(path)
         if line is not None:
-            return check_url(line, str(path))
-    return ""
+            return (check_url(line, str(path)),)
+    return ()
 
 
 def _format(option: str | None, root: Path) -> str:
@@ -226,9 +280,14 @@ def _number(options: Mapping[str, Any], name: str, default: int | None, least: i
     return int(value)
 
 
-def _warnings(options: Mapping[str, Any]) -> list[str]:
-    return [
+def _warnings(options: Mapping[str, Any], root: Path) -> list[str]:
+    warnings = [
         f"{what} URL {options[name]} is used instead of the configured one"
         for name, what in (("url", "the"), ("contenturl", "the content"), ("versionurl", "the version"))
         if options.get(name)
     ]
+    certificate = below(root, CLIENT_CERTIFICATE_FILE)
+    with suppress(OSError):
+        if certificate.stat().st_mode & 0o007:
+            warnings.append(f"the private key in {certificate} is open to everybody: chmod 600 {certificate}")
+    return warnings

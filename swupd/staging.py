@@ -36,6 +36,7 @@ from swupd.errors import (
     DownloadError,
     NotOnServerError,
     NotRootError,
+    OfflineError,
     ProjectError,
     StateDirectoryError,
     is_disk_full,
@@ -54,6 +55,16 @@ from swupd.unpack import UNFINISHED, Unpacker, write_object
 
 _PACK_PREFIX = "pack-"
 _PIECE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What `Stager.stage` would have to do."""
+
+    missing: frozenset[str]
+    """Objects that have to be fetched."""
+    way: Way
+    """How it would try that first."""
 
 
 @dataclass
@@ -130,18 +141,32 @@ class Stager:
         Raises DownloadError, DiskSpaceError, NotRootError and StateDirectoryError.
         """
         self._result = StageResult()
+        wanted = tuple(entries)
         self._missing = {}
-        urls: dict[str, dict[int, None]] = {}
-        for entry in entries:
+        for entry in wanted:
             self._missing.setdefault(entry.hash, entry)
-            urls.setdefault(entry.hash, {})[entry.version] = None
         try:
             self._reuse()
             self._unpack_packs(packs, current or {}, choose)
-            self._fetch_fullfiles({file_hash: sorted(versions) for file_hash, versions in urls.items()})
+            self._fetch_fullfiles(wanted)
         except OSError as error:
             raise _failure(error, self._statedir) from error
         return self._result
+
+    def forecast(
+        self, entries: Iterable[Entry], *, packs: Sequence[PackNeed] = (), choose: Chooser = all_packs
+    ) -> Forecast:
+        """What `stage` would fetch for these entries if all that is staged already is as it should be.
+
+        Nothing is changed, and nothing fetched unless `choose` does. Raises StateDirectoryError.
+        """
+        try:
+            missing = frozenset(entry.hash for entry in entries).difference(self.staged.names())
+        except OSError as error:
+            raise _failure(error, self._statedir) from error
+        needs = [need for need in packs if not need.hashes.isdisjoint(missing) and not self._is_unpacked(need)]
+        ways = choose(missing, needs) if needs else (Way(single_files=len(missing), unpriced=missing),)
+        return Forecast(missing, ways[0])
 
     def release(self, entries: Iterable[Entry]) -> None:
         """The root has these objects now; take them away here, so that it shares no inode with the cache."""
@@ -211,8 +236,8 @@ class Stager:
 
         for failure in self._fetcher.get_all(downloads, self._download, on_file=arrived):
             title = failure.download.key.title
-            if isinstance(failure.error, NotOnServerError):
-                self._report.verbose(f"the server does not have {title}")
+            if isinstance(failure.error, NotOnServerError | OfflineError):
+                self._report.verbose(f"{title} is not to be had: {failure.error}")
             else:
                 self._report.warning(f"{title} could not be downloaded: {failure.error}")
 
@@ -241,10 +266,11 @@ class Stager:
 
     # -- fullfiles -------------------------------------------------------------------------------------------------
 
-    def _fetch_fullfiles(self, versions: dict[str, list[int]]) -> None:
+    def _fetch_fullfiles(self, entries: Iterable[Entry]) -> None:
         """Download what is still missing; an object that several versions have may come from any of them."""
         if not self._missing:
             return
+        versions = {file_hash: sorted(found) for file_hash, found in self._versions(entries).items()}
         self._step("download_fullfiles", f"Downloading {counted(len(self._missing), 'single file')}")
         attempt, limit = 0, self._fetcher.limits.object_bytes
         problems: dict[str, Download] = {}
@@ -281,6 +307,14 @@ class Stager:
             reasons[failure.download.key] = failure.error
         if self._missing:
             raise self._not_to_be_had(problems, reasons)
+
+    def _versions(self, entries: Iterable[Entry]) -> dict[str, set[int]]:
+        """In which versions' directories the missing objects are."""
+        found: dict[str, set[int]] = {file_hash: set() for file_hash in self._missing}
+        for entry in entries:
+            if entry.hash in found:
+                found[entry.hash].add(entry.version)
+        return found
 
     def _write_fullfile(self, source: BinaryIO, file_hash: str) -> None:
         write_object(self.staged, file_hash, *read_fullfile(source, file_hash))

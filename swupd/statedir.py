@@ -13,7 +13,8 @@ What it guarantees:
 * The lock is a POSIX record lock (`fcntl`), the only kind that the original respects. The kernel drops it when the
   process ends, and also when the process closes any other descriptor of that file: nobody else may open it.
 
-Only one thread may use `prepare` and `clean`; the others may be used from any.
+Only one thread may use `prepare`; the others may be used from any. What goes from the cache is decided in
+`swupd.cleaning`.
 """
 
 from __future__ import annotations
@@ -26,68 +27,63 @@ import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from swupd.errors import DiskSpaceError, LockedError, StateDirectoryError, UsageError, is_disk_full
+from swupd.errors import (
+    DiskSpaceError,
+    LockedError,
+    StateDirectoryError,
+    UnsafePathError,
+    UsageError,
+    is_disk_full,
+)
 from swupd.formats import layout
-from swupd.fs import Directory
+from swupd.fs import Directory, make_directories
 
 DEFAULT = "/var/lib/swupd"
 """Where cache and data are unless somebody says otherwise."""
 CACHED_MANIFEST_LIMIT = 1 << 30
 """Bytes; a larger file in the cache is no manifest."""
 
-_MANIFEST = "manifest"
+MANIFEST = "manifest"
 _DOWNLOAD = "download"
 _TEMP = "temp"
-_PRIVATE = 0o700
+PRIVATE = 0o700
 _READABLE = 0o755
-_PARTS = {
-    _MANIFEST: _READABLE,
-    layout.STAGED_DIRECTORY: _PRIVATE,
-    layout.DELTA_DIRECTORY: _PRIVATE,
-    _DOWNLOAD: _PRIVATE,
-    _TEMP: _PRIVATE,
+PARTS = {
+    MANIFEST: _READABLE,
+    layout.STAGED_DIRECTORY: PRIVATE,
+    layout.DELTA_DIRECTORY: PRIVATE,
+    _DOWNLOAD: PRIVATE,
+    _TEMP: PRIVATE,
 }
 _CACHE = "cache"
 _BUNDLES = "bundles"
-_UNKNOWN_URL = "_"
+UNKNOWN_URL = "_"
 """Stands for the content directory while the content URL is unknown."""
 _PID = struct.Struct("@i")
+_VERSION = re.compile(r"[1-9][0-9]{0,9}")
 _PRECIOUS = ("", "var", "usr")
-_MANIFEST_FILE = re.compile(r"Manifest\..+")
-_LEFT_OVER = re.compile(r"Manifest\..+\.[0-9a-f]{64}|\..+")
-"""Beside manifests: the original's marks of verified ones, and files that were never finished."""
-_MANIFEST_DELTA = re.compile(r"Manifest-.+")
-_PACK_MARKER = re.compile(r"pack-.+\.tar")
-_NUMBER = re.compile(r"[0-9]+")
-
-
-@dataclass
-class CleanReport:
-    """What `clean` removed, or would remove: files, and the bytes that become free."""
-
-    files: int = 0
-    bytes: int = 0
-    paths: list[str] = field(default_factory=list)
 
 
 class StateDir:
-    """The state of one system and one content URL. Nothing is opened or made before `prepare`."""
+    """The state of one system and one content URL. Nothing is opened or made before `prepare`.
 
-    def __init__(self, cache_dir: Path, data_dir: Path, content_url: str) -> None:
+    shared_cache: another cache directory, whose manifests are read where this one has none; it is never changed.
+    """
+
+    def __init__(self, cache_dir: Path, data_dir: Path, content_url: str, *, shared_cache: Path | None = None) -> None:
         self.cache_dir = cache_dir
         self.data_dir = data_dir
-        self._url_known = bool(content_url)
         try:
-            self._content_name = layout.cache_name(content_url) if content_url else _UNKNOWN_URL
+            self._content_name = layout.cache_name(content_url) if content_url else UNKNOWN_URL
         except ValueError as error:
             raise UsageError(
                 f"the content URL {content_url} cannot name a directory", hint="use another --contenturl"
             ) from error
         self.content = cache_dir / _CACHE / self._content_name
         """All that comes from the content URL."""
+        self._shared = shared_cache / _CACHE / self._content_name if shared_cache is not None else None
         self.staged = self.content / layout.STAGED_DIRECTORY
         self.delta = self.content / layout.DELTA_DIRECTORY
         self.download = self.content / _DOWNLOAD
@@ -98,7 +94,7 @@ class StateDir:
 
     def manifests(self, version: int) -> Path:
         """The directory of the cached manifests of one version."""
-        return self.content / _MANIFEST / str(version)
+        return self.content / MANIFEST / str(version)
 
     def pack_marker(self, bundle: str, from_version: int, version: int) -> Path:
         """The empty file that says: this pack has been unpacked."""
@@ -109,7 +105,7 @@ class StateDir:
         try:
             for path in (self.cache_dir, self.data_dir):
                 check_location(path, Path("/"))
-                os.makedirs(path, mode=_READABLE, exist_ok=True)
+                make_directories(path, mode=_READABLE)
                 _check_owner(path)
             with Directory.open(self.data_dir) as data:
                 _ensure(data, _BUNDLES, _READABLE, keep=True)
@@ -118,30 +114,39 @@ class StateDir:
                 with top.descend(_CACHE) as cache:
                     _ensure(cache, self._content_name, _READABLE, keep=True)
                     with cache.descend(self._content_name) as content:
-                        for name, mode in _PARTS.items():
+                        for name, mode in PARTS.items():
                             _ensure(content, name, mode)
         except OSError as error:
-            raise _failure("prepare the state directory", self.cache_dir, error) from error
+            raise failure("prepare the state directory", self.cache_dir, error) from error
 
     def read_manifest(self, version: int, name: str) -> bytes | None:
         """The cached file `manifest/<version>/<name>` as it is, unverified; None if there is none of sane size."""
         try:
-            with Directory.open(self.content) as content, content.descend(f"{_MANIFEST}/{version}") as directory:
-                status = directory.lstat(name)
-                if status is None or not stat.S_ISREG(status.st_mode) or status.st_size > CACHED_MANIFEST_LIMIT:
-                    return None
-                with directory.open_file(name) as file:
-                    return file.read(CACHED_MANIFEST_LIMIT)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+            data = _read_manifest(self.content, version, name)
         except OSError as error:
-            raise _failure(f"read the cached {name}", self.manifests(version), error) from error
+            raise failure(f"read the cached {name}", self.manifests(version), error) from error
+        if data is None and self._shared is not None:
+            # What is somebody else's may be closed to us, or odd: then it is of no use.
+            with suppress(OSError, UnsafePathError):
+                data = _read_manifest(self._shared, version, name)
+        return data
+
+    def cached_versions(self) -> list[int]:
+        """The versions that the manifest cache has something of, the newest first."""
+        try:
+            names = _manifest_directories(self.content)
+        except OSError as error:
+            raise failure("list the cached manifests", self.content, error) from error
+        if self._shared is not None:
+            with suppress(OSError, UnsafePathError):
+                names |= _manifest_directories(self._shared)
+        return sorted((int(name) for name in names if _VERSION.fullmatch(name)), reverse=True)
 
     def write_manifest(self, version: int, name: str, data: bytes) -> None:
         """Put `manifest/<version>/<name>` into the cache, mode 0644, in one step."""
         temporary = f".{name}.new"
         try:
-            with Directory.open(self.content) as content, content.descend(_MANIFEST) as manifests:
+            with Directory.open(self.content) as content, content.descend(MANIFEST) as manifests:
                 if manifests.lstat(str(version)) is None:
                     with suppress(FileExistsError):
                         manifests.make_directory(str(version), mode=_READABLE)
@@ -151,60 +156,18 @@ class StateDir:
                     _make_way(directory, name)
                     directory.rename(temporary, name)
         except OSError as error:
-            raise _failure(f"write {len(data)} bytes of {name}", self.manifests(version), error) from error
+            raise failure(f"write {len(data)} bytes of {name}", self.manifests(version), error) from error
 
     def drop_manifest(self, version: int, *names: str) -> None:
         """Remove cached files of a version; what is not there is fine."""
         try:
-            with Directory.open(self.content) as content, content.descend(f"{_MANIFEST}/{version}") as directory:
+            with Directory.open(self.content) as content, content.descend(f"{MANIFEST}/{version}") as directory:
                 for name in names:
                     directory.remove_tree(name)
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
-            raise _failure("remove cached manifests", self.manifests(version), error) from error
-
-    def clean(self, mom: bytes | None, *, everything: bool = False, dry_run: bool = False) -> CleanReport:
-        """Remove from the cache what is not needed any more (section 6.2, `clean`).
-
-        mom: the text of the current MoM; manifests of versions whose number occurs in it are kept. None keeps none.
-        everything: remove the whole cache. Tracking files, the lock and the version file are never touched.
-        """
-        cleaner = _Cleaner(dry_run)
-        try:
-            with Directory.open(self.cache_dir) as top:
-                _clean_old_layout(cleaner, top)
-                if everything:
-                    cleaner.remove(top, _CACHE)
-                elif (cache := _descend(top, _CACHE)) is not None:
-                    with cache:
-                        self._clean_cache(cleaner, cache, mom)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise _failure("clean the state directory", self.cache_dir, error) from error
-        return cleaner.report
-
-    def _clean_cache(self, cleaner: _Cleaner, cache: Directory, mom: bytes | None) -> None:
-        for name in sorted(cache.names()):
-            if name != self._content_name and self._url_known:
-                cleaner.remove(cache, name)
-        content = _descend(cache, self._content_name)
-        if content is None:
-            return
-        with content:
-            for name in sorted(content.names()):
-                if _PACK_MARKER.fullmatch(name):
-                    cleaner.remove(content, name)
-            for name, mode in _PARTS.items():
-                part = _descend(content, name)
-                if part is None:
-                    continue
-                with part:
-                    if mode == _PRIVATE:
-                        cleaner.empty(part)
-                    else:
-                        _clean_manifests(cleaner, part, mom)
+            raise failure("remove cached manifests", self.manifests(version), error) from error
 
 
 @contextmanager
@@ -213,13 +176,13 @@ def lock(statedir: StateDir) -> Iterator[None]:
     try:
         fd = os.open(statedir.lock_file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise _failure("open the lock file", statedir.lock_file, error) from error
+        raise failure("open the lock file", statedir.lock_file, error) from error
     try:
         try:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
-                raise _failure("lock", statedir.lock_file, error) from error
+                raise failure("lock", statedir.lock_file, error) from error
             raise LockedError(
                 f"another swupd is running{_holder(fd)}; it holds {statedir.lock_file}",
                 hint="wait until it has finished, then try again",
@@ -243,6 +206,28 @@ def check_location(path: Path, root: Path) -> None:
             f"{path} cannot be a state directory, because swupd removes what it does not know there",
             hint=f"give a directory of its own, such as {root / DEFAULT.lstrip('/')}",
         )
+
+
+def _read_manifest(content: Path, version: int, name: str) -> bytes | None:
+    """A file of the manifest cache in a content directory; None if there is none of sane size."""
+    try:
+        with Directory.open(content) as top, top.descend(f"{MANIFEST}/{version}") as directory:
+            status = directory.lstat(name)
+            if status is None or not stat.S_ISREG(status.st_mode) or status.st_size > CACHED_MANIFEST_LIMIT:
+                return None
+            with directory.open_file(name) as file:
+                return file.read(CACHED_MANIFEST_LIMIT)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _manifest_directories(content: Path) -> set[str]:
+    """The names in the manifest cache of a content directory."""
+    try:
+        with Directory.open(content) as top, top.descend(MANIFEST) as manifests:
+            return set(manifests.names())
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
 
 
 def _check_owner(path: Path) -> None:
@@ -277,81 +262,13 @@ def _make_way(directory: Directory, name: str) -> None:
         directory.remove_tree(name)
 
 
-def _descend(parent: Directory, name: str) -> Directory | None:
-    """The directory `name`; None if it is missing or something else."""
-    status = parent.lstat(name)
-    return parent.descend(name) if status is not None and stat.S_ISDIR(status.st_mode) else None
-
-
-class _Cleaner:
-    """Removes, or only counts."""
-
-    def __init__(self, dry_run: bool) -> None:
-        self._dry_run = dry_run
-        self.report = CleanReport()
-
-    def remove(self, parent: Directory, name: str) -> None:
-        """An entry and all below it."""
-        status = parent.lstat(name)
-        if status is None:
-            return
-        if stat.S_ISDIR(status.st_mode):
-            with parent.descend(name) as below:
-                self.empty(below)
-            if not self._dry_run:
-                parent.remove_directory(name)
-            return
-        self.report.files += 1
-        # Another name keeps the content on the disk.
-        self.report.bytes += status.st_size if status.st_nlink == 1 else 0
-        self.report.paths.append(f"{parent.path}/{name}")
-        if not self._dry_run:
-            parent.unlink(name)
-
-    def empty(self, directory: Directory) -> None:
-        for name in sorted(directory.names()):
-            self.remove(directory, name)
-
-    def remove_if_empty(self, parent: Directory, name: str) -> None:
-        if not self._dry_run:
-            with suppress(OSError):
-                parent.remove_directory(name)
-
-
-def _clean_manifests(cleaner: _Cleaner, manifests: Directory, mom: bytes | None) -> None:
-    wanted = {word.decode() for word in (mom or b"").split() if word.isdigit()}
-    for name in sorted(manifests.names()):
-        if name not in wanted:
-            cleaner.remove(manifests, name)
-            continue
-        version = _descend(manifests, name)
-        if version is not None:
-            with version:
-                for file in sorted(version.names()):
-                    if _LEFT_OVER.fullmatch(file):
-                        cleaner.remove(version, file)
-
-
-def _clean_old_layout(cleaner: _Cleaner, top: Directory) -> None:
-    """What clients before 2020 left directly in the cache directory."""
-    for name in sorted(top.names()):
-        if name in _PARTS or _PACK_MARKER.fullmatch(name) or _MANIFEST_DELTA.fullmatch(name):
-            cleaner.remove(top, name)
-        elif _NUMBER.fullmatch(name) and (version := _descend(top, name)) is not None:
-            with version:
-                for file in sorted(version.names()):
-                    if _MANIFEST_FILE.fullmatch(file):
-                        cleaner.remove(version, file)
-            cleaner.remove_if_empty(top, name)
-
-
 def _holder(fd: int) -> str:
     with suppress(OSError, struct.error):
         return f" as process {_PID.unpack(os.pread(fd, _PID.size, 0))[0]}"
     return ""
 
 
-def _failure(what: str, path: Path, error: OSError) -> StateDirectoryError | DiskSpaceError:
+def failure(what: str, path: Path, error: OSError) -> StateDirectoryError | DiskSpaceError:
     if is_disk_full(error):
         return DiskSpaceError(
             f"cannot {what} in {path}: the disk is full", hint="free some space, or give another --cachedir"

@@ -5,10 +5,10 @@
 * Only GET, one connection pool for the life of the transport. http only if the settings allow it; a redirection is
   followed a limited number of times and never from https to http.
 * The content is passed on byte for byte: no content encoding is asked for and none is undone.
-* No answer can hold us up: connecting, each read and the average rate have limits.
+* No answer can hold us up: connecting, each read and the average rate have limits (`swupd.connections`).
 * The machine's certificate store decides whom TLS trusts; if it does not accept a server, the fall-back stores of the
   settings are tried in order, and the first one that does is used from then on.
-* What may go better another time is a `TemporaryError`; other errors are final.
+* What may go better another time is a `TemporaryError`, with the wait that the server asked for; others are final.
 
 Thread-safe. requests is imported with the first request and not by commands that make none.
 """
@@ -24,7 +24,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
@@ -32,56 +33,46 @@ from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
-from swupd import __version__
 from swupd.errors import DownloadError, NotOnServerError, TlsError, UsageError
-from swupd.settings import CLIENT_CERTIFICATE_FILE, Settings, below
+from swupd.failures import is_closed, is_rejection, is_unreachable, reason, wants_certificate
+from swupd.limits import FetchLimits
+from swupd.settings import CLIENT_CERTIFICATE_FILE, Settings
 
 if TYPE_CHECKING:
     import requests
 
 _REDIRECTIONS = frozenset({301, 302, 303, 307, 308})
 _NOT_THERE = frozenset({403, 404, 410})
+_COME_BACK_LATER = frozenset({429, 503})
 _NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG})
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 _BROKEN = "the server is set up wrongly: tell its administrator"
 _USER = re.compile(r"//[^/@]*@")
 
 
-@dataclass(frozen=True)
-class FetchLimits:
-    """What a server may ask of us. Seconds, bytes, counts."""
-
-    connect_seconds: float = 30
-    read_seconds: float = 120
-    """Without a single byte."""
-    minimum_rate: int = 256
-    """Bytes per second, on average after `grace_seconds`: so a body of n bytes ends after grace + n / rate seconds."""
-    grace_seconds: float = 120
-    redirections: int = 5
-    backoff_seconds: float = 60
-    """The longest wait before a retry."""
-    failures_in_a_row: int = 20
-    """So many downloads that fail one after the other are a server that is gone."""
-    chunk_bytes: int = 1 << 17
-    drained_bytes: int = 1 << 16
-    """A body that nobody wants is read up to here, to keep its connection."""
-    resume_bytes: int = 1 << 16
-    """Smaller objects are not worth a note for a later run."""
-    version_bytes: int = 1 << 16
-    """U1: one version per line."""
-    latest_bytes: int = 11
-    """U3."""
-    format_bytes: int = 64
-    """U5."""
-    signature_bytes: int = 1 << 16
-    manifest_bytes: int = 256 << 20
-    """Compressed; so are the next two."""
-    object_bytes: int = 8 << 30
-    pack_bytes: int = 64 << 30
-
-
 class TemporaryError(Exception):
-    """A request that failed in a way that may not last; the text says how."""
+    """A request that failed in a way that may not last; the text says how, `wait` when to come back (seconds)."""
+
+    def __init__(self, message: str, *, wait: float = 0) -> None:
+        super().__init__(message)
+        self.wait = wait
+
+
+class _ClosedError(TemporaryError):
+    """The connection was closed before an answer began."""
+
+
+class NotReachedError(TemporaryError):
+    """No connection could be made this time."""
+
+
+class UnreachableError(DownloadError):
+    """No connection could be made, and there was none before: it is useless to try again."""
+
+
+def was_not_reached(error: Exception) -> bool:
+    """Whether a request failed before the server knew of it."""
+    return isinstance(error, NotReachedError | UnreachableError)
 
 
 class RangeRefusedError(TemporaryError):
@@ -121,14 +112,10 @@ class Body:
 
     def chunks(self) -> Iterator[bytes]:
         """The content as it comes; TemporaryError if it ends early, takes too long or the connection breaks."""
-        begin = time.monotonic()
         received = 0
         while chunk := self._next():
             received += len(chunk)
             yield chunk
-            late = time.monotonic() - begin - self._limits.grace_seconds
-            if late > 0 and received < late * self._limits.minimum_rate:
-                raise TemporaryError(f"the server is too slow: {received} bytes in {late:.0f} seconds")
         if self.length is not None and self.offset + received != self.length:
             raise TemporaryError(f"the content ended after {self.offset + received} of {self.length} bytes")
 
@@ -143,7 +130,7 @@ class Body:
         try:
             return self._read(self._limits.chunk_bytes)
         except (HTTPException, OSError) as error:
-            raise TemporaryError(f"the connection broke: {_reason(error)}") from error
+            raise TemporaryError(f"the connection broke: {reason(error)}") from error
 
 
 class Transport:
@@ -221,7 +208,16 @@ class Transport:
         raise DownloadError(f"{shown(first)} redirects more than {self._limits.redirections} times", hint=_BROKEN)
 
     def _send(self, url: str, headers: dict[str, str]) -> requests.Response:
-        """One request, with the certificate store that works for this server."""
+        """One request; a second one if the server has closed the connection that an earlier one left open."""
+        try:
+            return self._send_once(url, headers)
+        except _ClosedError:
+            if urlsplit(url).netloc not in self._reached:
+                raise
+            return self._send_once(url, headers)
+
+    def _send_once(self, url: str, headers: dict[str, str]) -> requests.Response:
+        """With the certificate store that works for this server."""
         import requests
 
         session = self._open_session()
@@ -242,18 +238,28 @@ class Transport:
                 )
             except requests.exceptions.SSLError as error:
                 failure = failure or error
-                if not _is_rejection(error):
-                    raise TemporaryError(f"the TLS connection broke: {_reason(error)}") from error
+                if wants_certificate(error):
+                    raise _no_client_certificate(url) from error
+                if not is_rejection(error):
+                    raise TemporaryError(f"the TLS connection broke: {reason(error)}") from error
                 continue
+            except requests.exceptions.InvalidProxyURL as error:
+                raise UsageError(f"the proxy for {shown(url)} is no URL", hint="check the environment") from error
             except requests.exceptions.InvalidURL as error:
                 raise UsageError(f"{shown(url)} is not a URL", hint="check the URL") from error
             except requests.exceptions.RequestException as error:
-                if _is_unreachable(error) and host not in self._reached:
-                    raise DownloadError(
-                        f"cannot connect to {shown(url)}: {_reason(error)}",
-                        hint="check the network, the URL and the proxy settings",
-                    ) from error
-                raise TemporaryError(_reason(error)) from error
+                if wants_certificate(error):
+                    raise _no_client_certificate(url) from error
+                if isinstance(error, requests.exceptions.ConnectTimeout):
+                    raise NotReachedError(f"no connection within {self._limits.connect_seconds:.0f} seconds") from error
+                if not is_unreachable(error):
+                    raise (_ClosedError if is_closed(error) else TemporaryError)(reason(error)) from error
+                if host in self._reached:
+                    raise NotReachedError(reason(error)) from error
+                raise UnreachableError(
+                    f"cannot connect to {shown(url)}: {reason(error)}",
+                    hint="check the network, the URL and the proxy settings",
+                ) from error
             except OSError as error:
                 raise TlsError(
                     f"cannot use the certificates in {store}: {error}", hint="check the file or directory"
@@ -263,7 +269,7 @@ class Transport:
                 self._stores = [store, *(other for other in self._stores if other != store)]
             return response
         raise TlsError(
-            f"{shown(url)}: the server's TLS certificate is not accepted: {_reason(failure)}",
+            f"{shown(url)}: the server's TLS certificate is not accepted: {reason(failure)}",
             hint="check the clock and the machine's certificates, or the URL",
         ) from failure
 
@@ -286,8 +292,12 @@ class Transport:
         if status in _NOT_THERE:
             raise NotOnServerError(f"{shown(url)}: the server does not have it (status {status})", hint="check the URL")
         if status == 416:
+            # `If-Range` comes first: the object is the same, and nothing of it is missing.
+            if offset and response.headers.get("Content-Range") == f"bytes */{offset}":
+                return Body(lambda _: b"", lambda: None, self._limits, length=offset, offset=offset)
             raise RangeRefusedError("the server cannot resume (status 416)")
-        raise TemporaryError(f"the server answers with status {status}")
+        wait = asked_wait(response.headers.get("Retry-After", "")) if status in _COME_BACK_LATER else 0
+        raise TemporaryError(f"the server answers with status {status}", wait=wait)
 
     def _body(self, response: requests.Response) -> Body:
         length = response.headers.get("Content-Length", "")
@@ -330,7 +340,9 @@ class Transport:
     def _open_session(self) -> requests.Session:
         with self._lock:
             if self._session is None:
-                self._session = _new_session(self._settings)
+                from swupd.connections import new_session
+
+                self._session = new_session(self._settings, self._limits)
             return self._session
 
 
@@ -339,25 +351,15 @@ def shown(url: str) -> str:
     return _USER.sub("//", url, count=1)
 
 
-def _new_session(settings: Settings) -> requests.Session:
-    import requests
-    from requests.adapters import HTTPAdapter
-
-    class Session(requests.Session):
-        def get_redirect_target(self, resp: requests.Response) -> None:
-            """Even when it does not follow redirections, requests would read the whole body of one into memory."""
-
-    session = Session()
-    # Otherwise each request would read the environment and ~/.netrc anew; proxies are looked up here once per host.
-    session.trust_env = False
-    session.headers.clear()
-    session.headers.update({"User-Agent": f"swupd-client/{__version__}", "Accept-Encoding": "identity"})
-    for prefix in ("https://", "http://"):
-        session.mount(prefix, HTTPAdapter(pool_maxsize=settings.parallel + 1, pool_block=False))
-    certificate = below(settings.root, CLIENT_CERTIFICATE_FILE)
-    if certificate.is_file():
-        session.cert = str(certificate)
-    return session
+def asked_wait(text: str) -> float:
+    """The seconds that a Retry-After header asks for; 0 if it makes no sense."""
+    if text.isascii() and text.isdigit() and len(text) < 10:
+        return int(text)
+    try:
+        date = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return 0
+    return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time.time())
 
 
 def _read_some(response: requests.Response, size: int) -> bytes:
@@ -368,7 +370,7 @@ def _read_some(response: requests.Response, size: int) -> bytes:
         # Not `read`, which waits until it has all of `size`: a server that drips could hold us up for ever.
         chunk: bytes | None = response.raw.read1(size, decode_content=False)
     except HTTPError as error:
-        raise TemporaryError(f"the connection broke: {_reason(error)}") from error
+        raise TemporaryError(f"the connection broke: {reason(error)}") from error
     return chunk or b""
 
 
@@ -378,27 +380,8 @@ def _system_store() -> str | bool:
     return next((path for path in (paths.cafile, paths.capath) if path and Path(path).exists()), True)
 
 
-def _is_rejection(error: BaseException) -> bool:
-    """Whether we did not accept the server's certificate, rather than the connection having failed."""
-    return "certificate verify failed" in str(error).lower() or "doesn't match" in str(error)
-
-
-def _is_unreachable(error: BaseException) -> bool:
-    """Whether no connection could be made: name unknown, refused, no route."""
-    from urllib3.exceptions import NewConnectionError
-
-    cause = error.args[0] if error.args else None
-    return isinstance(getattr(cause, "reason", None), NewConnectionError)
-
-
-def _reason(error: BaseException | None) -> str:
-    """The innermost sentence of an error that others were wrapped around."""
-    while error is not None:
-        inner = getattr(error, "reason", None)
-        if not isinstance(inner, BaseException):
-            inner = error.args[0] if error.args and isinstance(error.args[0], BaseException) else None
-        if inner is None:
-            break
-        error = inner
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(text).split())
+def _no_client_certificate(url: str) -> TlsError:
+    return TlsError(
+        f"{shown(url)}: the server wants a client certificate that it knows",
+        hint=f"put certificate and key into {CLIENT_CERTIFICATE_FILE}",
+    )

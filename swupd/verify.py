@@ -22,10 +22,11 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import NamedTuple
 
-from swupd.errors import IncompleteError, UsageError
+from swupd.errors import IncompleteError
 from swupd.formats.filehash import ZERO_HASH, hash_paths
 from swupd.formats.manifest import Entry, FileType
 from swupd.plan import FileList, Plan, removal_order, tree_order, write_order
+from swupd.posixregex import compile_extended
 from swupd.protected import is_protected, never_deleted
 from swupd.report import Report
 
@@ -34,17 +35,6 @@ DEFAULT_PICKY_WHITELIST = "/usr/lib/modules|/usr/lib/kernel|/usr/local|/usr/src"
 
 _SLICE = 8192
 """Files that are hashed between two reports of progress."""
-_POSIX_CLASSES = {
-    "[:alnum:]": "0-9A-Za-z",
-    "[:alpha:]": "A-Za-z",
-    "[:blank:]": " \t",
-    "[:digit:]": "0-9",
-    "[:lower:]": "a-z",
-    "[:punct:]": r"!-/:-@\[-`{-~",
-    "[:space:]": r" \t-\r",
-    "[:upper:]": "A-Z",
-    "[:xdigit:]": "0-9A-Fa-f",
-}
 
 
 class Extra(NamedTuple):
@@ -196,16 +186,7 @@ def find_extra(
 
 def compile_whitelist(pattern: str) -> re.Pattern[str]:
     """A POSIX extended regular expression over whole paths; UsageError if it is none that we understand."""
-    translated = pattern
-    for name, characters in _POSIX_CLASSES.items():
-        translated = translated.replace(name, characters)
-    try:
-        return re.compile(translated)
-    except re.error as error:
-        raise UsageError(
-            f"the picky whitelist {pattern!r} is not a regular expression: {error}",
-            hint=f"an example: {DEFAULT_PICKY_WHITELIST}",
-        ) from error
+    return compile_extended(pattern, "the picky whitelist", example=DEFAULT_PICKY_WHITELIST)
 
 
 class _Place(Enum):

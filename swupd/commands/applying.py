@@ -7,19 +7,22 @@ root is as it was. What was staged is kept for the next attempt then, and taken 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from swupd.commands.steps import Steps
-from swupd.errors import ManifestError
+from swupd.errors import ManifestError, StateDirectoryError
 from swupd.formats import layout
 from swupd.formats.manifest import Manifest
 from swupd.fs import Directory
 from swupd.install import Installer, InstallResult
+from swupd.journal import Purpose
 from swupd.plan import FileList, Plan
+from swupd.recovery import end, follow_up
 from swupd.report import counted, human_size
 from swupd.route import Chooser, all_packs
 from swupd.scripts import Scripts
 from swupd.session import Session
+from swupd.space import check_installation
 from swupd.staging import Stager
 from swupd.verify import settle
 
@@ -40,15 +43,20 @@ def carry_out(
     wish: Wish,
     steps: Steps,
     *,
+    purpose: Purpose,
     install_step: str,
     download_only: bool = False,
     before_staging: Callable[[Plan], None] | None = None,
+    check_space: bool = True,
     choose: Chooser = all_packs,
 ) -> InstallResult | None:
-    """Stage and install a plan, then run what has to follow; None if only the download was asked for.
+    """Stage and install a plan; None if only the download was asked for. `complete` has to follow.
 
-    before_staging: is given the definite plan while nothing has been fetched. choose: as for `Stager.stage`. Raises
-    what staging and installing raise.
+    Paths that cannot be installed because something of a user's is in the way are an InstallError in the end, after
+    all the rest has been installed and completed.
+
+    before_staging: is given the definite plan while nothing has been fetched. check_space: raise DiskSpaceError if
+    there is no room to install what is staged. choose: as for `Stager.stage`. Raises what staging and installing raise.
     """
     report = session.report
     plan = settle(wish.plan, session.settings.root, wish.wanted, report)
@@ -56,15 +64,27 @@ def carry_out(
         report.verbose(f"{name} is left as it is: it belongs to the administrator")
     if before_staging is not None:
         before_staging(plan)
+    if session.guard is not None:
+        session.guard.before_staging(plan.install)
     with Directory.open(session.settings.root) as root, stager(session, root, steps) as staging:
         staging.stage(plan.install, packs=plan.packs, current=wish.current, choose=choose)
         if download_only:
             return None
+        if session.guard is not None:
+            session.guard.before_install(plan.install, staging.staged)
+        if check_space:
+            mounts = session.system.mount_points()
+            check_installation(session.settings.root, session.statedir.data_dir, staging.staged, mounts, plan)
         steps(install_step, f"Installing {counted(len(plan.install), 'file')}, removing {len(plan.remove)}")
-        result = Installer(root, staging.staged, report).install(plan.install, plan.remove, wish.wanted)
+        with Directory.open(session.statedir.data_dir) as data:
+            installer = Installer(root, staging.staged, data, report)
+            result = installer.install(plan.install, plan.remove, wish.wanted, effective(purpose, session))
         staging.release(plan.install)
     for name in result.kept:
         report.verbose(f"{name} is kept: it contains something that is not ours")
+    if result.failures:
+        complete(session, steps, purpose)
+        result.check()
     return result
 
 
@@ -79,11 +99,36 @@ def scripts(session: Session) -> Scripts:
     return Scripts(settings.root, session.report, enabled=settings.run_scripts, update_boot=settings.update_boot)
 
 
-def run_scripts(session: Session, steps: Steps, *, boot: bool, reexec: bool = False, wait: bool = False) -> None:
-    """What follows an installation (section 5.9)."""
-    if session.settings.run_scripts:
+def complete(session: Session, steps: Steps, purpose: Purpose, *, wait: bool = False) -> None:
+    """What follows when the files are in place: tracking files, the version file, scripts (section 5.9), and the end of
+    the journal. If that fails, the next run of any kind does it.
+
+    wait: return only when restarted services are up. Raises StateDirectoryError.
+    """
+    if purpose.scripts and session.settings.run_scripts:
         steps("run_postupdate_scripts", "Running post-update actions")
-    scripts(session).after_update(boot=boot, reexec=reexec, wait=wait or session.settings.wait_for_scripts)
+    data_dir = session.statedir.data_dir
+    try:
+        follow_up(purpose, session.system, scripts(session), wait=wait or session.settings.wait_for_scripts)
+        with Directory.open(data_dir) as data:
+            end(data, purpose)
+    except OSError as error:
+        raise StateDirectoryError(
+            f"all files are in place, but that cannot be recorded in {data_dir}: {error.strerror}",
+            hint="check the data directory's disk; the next swupd command does what is left",
+        ) from error
+
+
+def effective(purpose: Purpose, session: Session) -> Purpose:
+    """A purpose with what is really to be done: that is what may have to be repeated, and to be undone."""
+    settings, tracked = session.settings, session.system.tracked()
+    return replace(
+        purpose,
+        track=tuple(name for name in purpose.track if name not in tracked),
+        untrack=tuple(name for name in purpose.untrack if name in tracked),
+        boot=purpose.boot and settings.update_boot,
+        scripts=purpose.scripts and settings.run_scripts,
+    )
 
 
 def check_format(session: Session, mom: Manifest, *, force: bool) -> None:

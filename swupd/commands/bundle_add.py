@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 
 from swupd.commands.aliases import read_aliases
-from swupd.commands.applying import Wish, carry_out, disagreement, received, run_scripts
+from swupd.commands.applying import Wish, carry_out, complete, disagreement, received
+from swupd.commands.preview import foresee
+from swupd.commands.recording import recorded
 from swupd.commands.steps import Steps
-from swupd.errors import DiskSpaceError, ExitCode, UnknownBundleError
+from swupd.errors import ExitCode, UnknownBundleError
 from swupd.formats.manifest import Manifest
-from swupd.plan import consolidate, pack_needs, plan_add
-from swupd.report import Report, human_size
+from swupd.journal import Purpose
+from swupd.plan import Plan, consolidate, pack_needs, plan_add
+from swupd.report import Report
 from swupd.session import Session, exclusive
+from swupd.space import SKIP_OPTION
 
 HELP = "install bundles"
 EXAMPLES = """\
@@ -30,14 +33,12 @@ STEPS = (
     "install_files",
     "run_postupdate_scripts",
 )
-SPACE_FACTOR = 1.1
-"""How much more than the content of the new bundles must be free."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("bundles", nargs="+", metavar="BUNDLE", help="name or alias of a bundle")
     parser.add_argument("--skip-optional", action="store_true", help="do not install optional dependencies")
-    parser.add_argument("--skip-diskspace-check", action="store_true", help="do not check the free space before")
+    parser.add_argument(SKIP_OPTION, action="store_true", help="do not check the free space before")
 
 
 def run(args: Namespace, report: Report) -> int:
@@ -86,8 +87,6 @@ def _add(names: Sequence[str], args: Namespace, session: Session, mom: Manifest,
     available = {entry.name for entry in mom.entries if entry.is_present}
     installed = server.bundles(mom, sorted(session.system.installed_bundles() & available))
     new = server.closure(mom, names, optional=not args.skip_optional, skip=installed.keys())
-    if not args.skip_diskspace_check:
-        _check_space(session, new)
     disagree = disagreement(session)
     current = consolidate(installed.values())
     plan = plan_add(
@@ -98,29 +97,35 @@ def _add(names: Sequence[str], args: Namespace, session: Session, mom: Manifest,
         on_conflict=disagree,
     )
     wanted = consolidate([*installed.values(), *new.values()])
-    result = carry_out(session, Wish(plan, wanted, current), steps, install_step="install_files")
-    session.system.track(names)
-    run_scripts(session, steps, boot=plan.needs_boot_update, reexec=plan.needs_reexec)
+    purpose = Purpose(
+        f"bundle-add {' '.join(names)}",
+        mom.version,
+        mom.version,
+        track=tuple(names),
+        boot=plan.needs_boot_update,
+        reexec=plan.needs_reexec,
+    )
+
+    def check_space(definite: Plan) -> None:
+        if not args.skip_diskspace_check:
+            foresee(session, Wish(definite, wanted, current), steps, new.values()).check_space()
+
+    with recorded(session, purpose) as record:
+        result = carry_out(
+            session,
+            Wish(plan, wanted, current),
+            steps,
+            purpose=purpose,
+            install_step="install_files",
+            before_staging=check_space,
+            check_space=not args.skip_diskspace_check,
+        )
+        complete(session, steps, purpose)
+        record.done(result)
     report.info(f"Installed {_listed(names, new)} in {session.seconds:.1f} s")
     if result is not None:
         report.info(f"  files:      {result.installed} added, {result.replaced} changed")
     report.info(f"  downloaded: {received(session)}")
-
-
-def _check_space(session: Session, new: Mapping[str, Manifest]) -> None:
-    """Raise DiskSpaceError if the new bundles hardly fit into the file system of /usr."""
-    needed = int(SPACE_FACTOR * sum(manifest.contentsize for manifest in new.values()))
-    place = session.settings.root / "usr"
-    try:
-        status = os.statvfs(place)
-    except FileNotFoundError:
-        return
-    free = status.f_bavail * status.f_frsize
-    if needed > free:
-        raise DiskSpaceError(
-            f"the new bundles need {human_size(needed)} in {place}, where only {human_size(free)} are free",
-            hint="make room, or try nevertheless with --skip-diskspace-check",
-        )
 
 
 def _listed(names: Sequence[str], new: Mapping[str, Manifest]) -> str:

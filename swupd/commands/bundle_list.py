@@ -1,7 +1,7 @@
 """`swupd bundle-list`: bundles, their status, and who needs whom (specification section 6.2).
 
-The installed bundles are listed without root and without the network; all other lists read manifests of the installed
-version, which may have to be downloaded first.
+The installed bundles are listed without the network; all other lists read manifests of the installed version, which may
+have to be downloaded first. None of them needs root.
 """
 
 from __future__ import annotations
@@ -9,18 +9,19 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
 
-from swupd.commands.dependencies import dependants, orphans, reachable
+from swupd.commands import labels
+from swupd.commands.dependencies import Edges, dependants, needs, orphans, reachable, tree, users
 from swupd.errors import ExitCode, ProjectError, UnknownBundleError, UsageError
 from swupd.formats import layout
 from swupd.formats.manifest import Manifest, parse
 from swupd.report import Report
-from swupd.session import Session, exclusive, reading
+from swupd.session import Session, browsing, reading
 
 HELP = "list installed or available bundles"
 EXAMPLES = """\
   swupd bundle-list                       installed bundles
   swupd bundle-list --all --status        all bundles, and which of them are installed
-  swupd bundle-list --deps editors        what the bundle editors needs
+  swupd bundle-list --deps editors        what the bundle editors needs; with --verbose as a tree
   swupd bundle-list --has-dep libs        which installed bundles need libs
   swupd bundle-list --orphans             bundles that nothing needs any more"""
 
@@ -41,7 +42,7 @@ def run(args: Namespace, report: Report) -> int:
         with reading(args, report) as session:
             _list_installed(args, session)
         return ExitCode.OK
-    with exclusive(args, report) as session:
+    with browsing(args, report) as session:
         report.step("load_manifests", "Loading manifests", 1, _STEPS)
         mom = session.server.mom(session.system.installed_version())
         if args.deps:
@@ -78,49 +79,49 @@ def _list_all(args: Namespace, session: Session, mom: Manifest) -> None:
 
 
 def _list_dependencies(args: Namespace, session: Session, mom: Manifest) -> None:
-    manifests = session.server.closure(mom, [args.deps], optional=True)
+    from swupd import metadata
+
+    manifests = metadata.closure(session.server, mom, args.deps)
     firm = reachable(manifests, [args.deps], optional=False) - {args.deps}
     every = reachable(manifests, [args.deps], optional=True) - {args.deps}
-    _show(args, session.report, f"Bundles that {args.deps} depends on", every, _optional_labels(every - firm))
+    title = f"Bundles that {args.deps} depends on"
+    _show(args, session.report, title, every, _optional_labels(every - firm), graph=(args.deps, needs(manifests)))
 
 
 def _list_dependants(args: Namespace, session: Session, mom: Manifest) -> None:
-    available = {entry.name for entry in mom.entries}
+    from swupd import metadata
+
+    available = {entry.name for entry in mom.entries if entry.is_present}
     if args.has_dep not in available:
         raise UnknownBundleError(
             f"there is no bundle {args.has_dep} in version {mom.version}",
             hint="list them with: swupd bundle-list --all",
         )
     names = available if args.all else available & session.system.installed_bundles()
-    manifests = session.server.bundles(mom, sorted(names))
+    manifests = metadata.headers(session.server, mom, names)
     firm = dependants(manifests, [args.has_dep])
     every = dependants(manifests, [args.has_dep], optional=True)
-    which = "All" if args.all else "Installed"
-    _show(args, session.report, f"{which} bundles that depend on {args.has_dep}", every, _optional_labels(every - firm))
+    title = f"{'All' if args.all else 'Installed'} bundles that depend on {args.has_dep}"
+    optional = _optional_labels(every - firm)
+    _show(args, session.report, title, every, optional, graph=(args.has_dep, users(manifests)))
 
 
 def _list_orphans(args: Namespace, session: Session, mom: Manifest) -> None:
-    available = {entry.name for entry in mom.entries}
+    from swupd import metadata
+
+    available = {entry.name for entry in mom.entries if entry.is_present}
     installed = session.system.installed_bundles() & available
-    manifests = session.server.bundles(mom, sorted(installed))
-    names = orphans(manifests, session.system.tracked())
+    manifests = metadata.headers(session.server, mom, installed)
+    names = orphans(manifests, labels.asked_for(session))
     _show(args, session.report, "Bundles that nothing needs any more", names, {})
     if names:
         session.report.info("Remove them with: swupd bundle-remove --orphans")
 
 
 def _labels(args: Namespace, session: Session, names: Iterable[str], experimental: set[str]) -> dict[str, str]:
-    installed = session.system.installed_bundles() if args.status else set()
-    tracked = session.system.tracked() if args.status else set()
-    labels = {}
-    for name in names:
-        words = []
-        if name in installed:
-            words.append("explicitly installed" if name in tracked else "installed")
-        if name in experimental:
-            words.append("experimental")
-        labels[name] = ", ".join(words)
-    return labels
+    status = labels.status(session) if args.status else labels.Status()
+    words = {name: [status.of(name), labels.EXPERIMENTAL if name in experimental else ""] for name in names}
+    return {name: ", ".join(filter(None, both)) for name, both in words.items()}
 
 
 def _optional_labels(names: Iterable[str]) -> dict[str, str]:
@@ -141,13 +142,32 @@ def _experimental(session: Session) -> set[str]:
         return set()
 
 
-def _show(args: Namespace, report: Report, title: str, names: Iterable[str], labels: dict[str, str]) -> None:
+def _show(
+    args: Namespace,
+    report: Report,
+    title: str,
+    names: Iterable[str],
+    label_of: dict[str, str],
+    *,
+    graph: tuple[str, Edges] | None = None,
+) -> None:
+    """Show names in order, with labels; with --verbose as a tree where there is one: its top, and what leads where."""
     report.step("list_bundles", f"{title}:", _STEPS, _STEPS)
     ordered = sorted(names)
-    for name in ordered:
-        label = labels.get(name, "")
-        if args.quiet:
-            report.answer(f"{name}: {label}" if label else name)
-        else:
-            report.info(f" - {name} ({label})" if label else f" - {name}")
+    if graph is not None and args.verbose:
+        _show_tree(report, *graph)
+    else:
+        for name in ordered:
+            label = label_of.get(name, "")
+            if args.quiet:
+                report.answer(f"{name}: {label}" if label else name)
+            else:
+                report.info(f" - {name} ({label})" if label else f" - {name}")
     report.info(f"Total: {len(ordered)}")
+
+
+def _show_tree(report: Report, top: str, edges: Edges) -> None:
+    for branch in tree(edges, top):
+        optional = " (as optional)" if branch.optional else ""
+        repeated = " (see above)" if branch.is_repeated else ""
+        report.info(f"{'   ' * branch.depth} - {branch.bundle}{optional}{repeated}")

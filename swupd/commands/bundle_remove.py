@@ -9,7 +9,9 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Collection, Mapping
 
+from swupd.commands.applying import complete, effective
 from swupd.commands.dependencies import dependants, orphans, unneeded
+from swupd.commands.recording import recorded
 from swupd.commands.steps import Steps
 from swupd.errors import (
     BundleNotInstalledError,
@@ -22,6 +24,7 @@ from swupd.formats.layout import OS_CORE
 from swupd.formats.manifest import Manifest
 from swupd.fs import Directory
 from swupd.install import Installer
+from swupd.journal import Purpose
 from swupd.plan import consolidate, plan_remove
 from swupd.report import Report
 from swupd.session import Session, exclusive
@@ -63,7 +66,7 @@ def run(args: Namespace, report: Report) -> int:
             _check(args.bundles, available, installed)
             removed = choose(args.bundles, installed, tracked, force=args.force, recursive=args.recursive)
         if removed:
-            _remove(removed, session, installed, steps)
+            _remove(removed, session, installed, steps, mom.version)
         else:
             report.info("There is nothing to remove")
     return ExitCode.OK
@@ -105,14 +108,24 @@ def _check(names: Collection[str], available: Collection[str], installed: Collec
             )
 
 
-def _remove(removed: Collection[str], session: Session, installed: Mapping[str, Manifest], steps: Steps) -> None:
+def _remove(
+    removed: Collection[str], session: Session, installed: Mapping[str, Manifest], steps: Steps, version: int
+) -> None:
     report = session.report
     kept = consolidate(manifest for name, manifest in installed.items() if name not in removed)
     plan = plan_remove(consolidate(installed[name] for name in removed), kept, mounts=session.system.mount_points())
-    session.system.untrack(removed)
+    names = tuple(sorted(removed))
+    purpose = Purpose(f"bundle-remove {' '.join(names)}", version, version, untrack=names, scripts=False)
     steps("remove_files", f"Removing {', '.join(sorted(removed))}")
-    with Directory.open(session.settings.root) as root, Directory.open(session.statedir.staged) as staged:
-        result = Installer(root, staged, report).install((), plan.remove, kept)
+    with recorded(session, purpose) as record:
+        with (
+            Directory.open(session.settings.root) as root,
+            Directory.open(session.statedir.staged) as staged,
+            Directory.open(session.statedir.data_dir) as data,
+        ):
+            result = Installer(root, staged, data, report).install((), plan.remove, kept, effective(purpose, session))
+        complete(session, steps, purpose)
+        record.done(result)
     for name in (*plan.skipped, *result.kept):
         report.verbose(f"{name} is kept")
     report.info(f"Removed {', '.join(sorted(removed))} in {session.seconds:.1f} s")

@@ -6,12 +6,25 @@ without a manifest are no nodes of the graph: they are reached, and lead nowhere
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from swupd.formats.layout import OS_CORE
 from swupd.formats.manifest import Manifest
 
 Manifests = Mapping[str, Manifest]
+Edges = Mapping[str, Mapping[str, bool]]
+"""Where each bundle leads, and whether that is optional."""
+
+
+class Branch(NamedTuple):
+    """One line of a tree."""
+
+    depth: int
+    bundle: str
+    optional: bool
+    is_repeated: bool
+    """The bundle was shown above with what lies below it."""
 
 
 def reachable(manifests: Manifests, start: Iterable[str], *, optional: bool) -> set[str]:
@@ -31,17 +44,45 @@ def reachable(manifests: Manifests, start: Iterable[str], *, optional: bool) -> 
     return found
 
 
+def needs(manifests: Manifests) -> Edges:
+    """From each bundle to what it depends on; what is firm and optional at once is firm."""
+    return {
+        name: dict.fromkeys(manifest.also_add, True) | dict.fromkeys(manifest.includes, False)
+        for name, manifest in manifests.items()
+    }
+
+
+def users(manifests: Manifests) -> Edges:
+    """From each bundle to those that depend on it."""
+    found: dict[str, dict[str, bool]] = {}
+    for user, needed in needs(manifests).items():
+        for name, optional in needed.items():
+            found.setdefault(name, {})[user] = optional
+    return found
+
+
+def tree(edges: Edges, top: str) -> Iterator[Branch]:
+    """All that can be reached from a bundle, each line below the one that leads to it, in alphabetical order; what lies
+    below a bundle is shown once."""
+    shown = {top}
+    waiting = [(0, name, optional) for name, optional in sorted(edges.get(top, {}).items(), reverse=True)]
+    while waiting:
+        depth, name, optional = waiting.pop()
+        further = edges.get(name, {})
+        yield Branch(depth, name, optional, name in shown and bool(further))
+        if name not in shown:
+            shown.add(name)
+            waiting += [(depth + 1, below, choice) for below, choice in sorted(further.items(), reverse=True)]
+
+
 def dependants(manifests: Manifests, names: Collection[str], *, optional: bool = False) -> set[str]:
     """The bundles that depend on any of `names`, directly or not, without `names` themselves."""
-    users: dict[str, list[str]] = {}
-    for manifest_name, manifest in manifests.items():
-        for needed in (*manifest.includes, *(manifest.also_add if optional else ())):
-            users.setdefault(needed, []).append(manifest_name)
+    edges = users(manifests)
     found = set(names)
     waiting = list(names)
     while waiting:
-        for user in users.get(waiting.pop(), ()):
-            if user not in found:
+        for user, is_optional in edges.get(waiting.pop(), {}).items():
+            if user not in found and (optional or not is_optional):
                 found.add(user)
                 waiting.append(user)
     return found.difference(names)

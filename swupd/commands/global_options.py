@@ -12,6 +12,8 @@ from pathlib import Path
 
 MAX_PORT = 65535
 MAX_RETRY_DELAY_SECONDS = 60
+MAX_CACHE_DAYS = 36500
+SIZE_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 LATEST = "latest"
 
 
@@ -38,6 +40,12 @@ def add_system_options(parser: ArgumentParser) -> None:
         type=absolute_path,
         metavar="DIR",
         help="directory for the lock and the list of wanted bundles (default: var/lib/swupd below --path)",
+    )
+    group.add_argument(
+        "--cache-limit", type=size, metavar="SIZE", help="bytes that downloads may keep on the disk, such as 500M or 2G"
+    )
+    group.add_argument(
+        "--cache-days", type=number(0, MAX_CACHE_DAYS), metavar="N", help="days that unused downloads are kept"
     )
     group.add_argument(
         "-F", "--format", type=format_name, metavar="N", help="format of the content: a number or 'staging'"
@@ -73,6 +81,10 @@ def add_server_options(parser: ArgumentParser) -> None:
         metavar="SECONDS",
         help="wait before the first repetition, doubled each time (default: 10)",
     )
+    group.add_argument(
+        "--limit-rate", type=size, metavar="RATE", help="bytes per second that downloads may take, such as 500k or 2M"
+    )
+    group.add_argument("--offline", action="store_true", help="ask no server: use what was downloaded before")
 
 
 def add_action_options(parser: ArgumentParser) -> None:
@@ -131,6 +143,15 @@ def format_name(text: str) -> str:
     if text == "staging":
         return text
     return str(number(1, MAX_VERSION)(text))
+
+
+def size(text: str) -> int:
+    """Bytes: a number, with k, M, G or T behind it for thousands, millions and so on."""
+    digits = text.rstrip("kKmMgGtT")
+    unit = SIZE_UNITS.get(text[len(digits) :].lower())
+    if unit is None or not digits.isascii() or not digits.isdigit() or len(digits) > 15 or int(digits) == 0:
+        raise ArgumentTypeError(f"'{text}' is not a size such as 1000, 500k, 2M or 1G")
+    return int(digits) * unit
 
 
 def yes_or_no(text: str) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
+from swupd import reboot
+from swupd.commands.mirror import show_urls
 from swupd.errors import ExitCode
 from swupd.report import Report
 from swupd.session import reading
@@ -30,6 +32,7 @@ def run(args: Namespace, report: Report) -> int:
             report.info(f"Distribution:      {name}")
         with_format = f" (format {session.settings.format})" if args.verbose else ""
         report.info(f"Installed version: {version}{with_format}")
-        report.info(f"Version URL:       {session.settings.version_url or 'not known'}")
-        report.info(f"Content URL:       {session.settings.content_url or 'not known'}")
+        show_urls(session.settings, report)
+        if session.system.is_host and (needed := reboot.remembered()):
+            report.info(reboot.sentence(needed))
     return ExitCode.OK

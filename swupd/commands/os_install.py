@@ -6,20 +6,24 @@ whatever is there below /etc, /var and the like.
 
 from __future__ import annotations
 
-import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from swupd.commands.applying import Wish, carry_out, check_format, disagreement, received, run_scripts
+from swupd.commands.applying import Wish, carry_out, check_format, complete, disagreement, received
 from swupd.commands.global_options import LATEST, bundle_list, version_or_latest
+from swupd.commands.preview import foresee
+from swupd.commands.recording import recorded
 from swupd.commands.statedir_cache import StatedirCache
 from swupd.commands.steps import Steps
 from swupd.errors import ExitCode, UsageError
 from swupd.formats.layout import OS_CORE
 from swupd.formats.manifest import Manifest
+from swupd.fs import make_directories
+from swupd.journal import Purpose
 from swupd.plan import Plan, consolidate, pack_needs, plan_install
 from swupd.report import Report
 from swupd.session import Session, exclusive
+from swupd.space import SKIP_OPTION
 
 HELP = "install an operating system into a directory"
 EXAMPLES = """\
@@ -52,6 +56,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--download", action="store_true", help="download everything, install nothing")
     parser.add_argument("--skip-optional", action="store_true", help="do not install optional dependencies")
+    parser.add_argument(SKIP_OPTION, action="store_true", help="do not check the free space before")
 
 
 def run(args: Namespace, report: Report) -> int:
@@ -66,7 +71,7 @@ def run(args: Namespace, report: Report) -> int:
 def _install(args: Namespace, session: Session) -> None:
     report = session.report
     steps = Steps(report, DOWNLOAD_STEPS if args.download else STEPS)
-    os.makedirs(session.settings.root, exist_ok=True)
+    make_directories(session.settings.root)
     cache = StatedirCache(args.statedir_cache, session.statedir) if args.statedir_cache else None
     if cache is not None:
         cache.lend_manifests()
@@ -81,23 +86,30 @@ def _install(args: Namespace, session: Session) -> None:
     wanted = consolidate(manifests.values(), on_conflict=disagreement(session))
     plan = plan_install(wanted, mounts=session.system.mount_points(), packs=pack_needs({}, manifests))
 
-    def lend(definite: Plan) -> None:
+    def before_staging(definite: Plan) -> None:
         if cache is not None:
             cache.lend_objects({entry.hash for entry in definite.install})
+        if not args.skip_diskspace_check:
+            wish = Wish(definite, wanted)
+            foresee(session, wish, steps, manifests.values(), download_only=args.download).check_space()
 
-    result = carry_out(
-        session,
-        Wish(plan, wanted),
-        steps,
-        install_step="add_missing_files",
-        download_only=args.download,
-        before_staging=lend,
-    )
-    if result is None:
-        report.info(f"Version {version} is downloaded ({received(session)})")
-        return
-    session.system.track(args.bundles)
-    run_scripts(session, steps, boot=True)
+    purpose = Purpose("os-install", 0, version, track=tuple(args.bundles), boot=True, keep=False)
+    with recorded(session, purpose) as record:
+        result = carry_out(
+            session,
+            Wish(plan, wanted),
+            steps,
+            purpose=purpose,
+            install_step="add_missing_files",
+            download_only=args.download,
+            before_staging=before_staging,
+            check_space=not args.skip_diskspace_check,
+        )
+        if result is None:
+            report.info(f"Version {version} is downloaded ({received(session)})")
+            return
+        complete(session, steps, purpose)
+        record.done(result)
     report.info(f"Installed version {version} in {session.seconds:.1f} s")
     report.info(f"  bundles:    {', '.join(sorted(manifests))}")
     report.info(f"  files:      {result.installed + result.replaced} installed")

@@ -9,7 +9,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Mapping
 
-from swupd.commands.applying import received, run_scripts, stager
+from swupd.commands.applying import complete, effective, received, stager
+from swupd.commands.recording import Record, recorded
 from swupd.commands.steps import Steps
 from swupd.commands.verifying import (
     Scope,
@@ -25,6 +26,8 @@ from swupd.errors import ExitCode, UsageError
 from swupd.formats.manifest import Entry
 from swupd.fs import Directory
 from swupd.install import Installer, InstallResult
+from swupd.journal import Purpose
+from swupd.recovery import forget_unfinished
 from swupd.report import Report, counted
 from swupd.session import Session, exclusive
 from swupd.verify import Extra, Findings
@@ -56,7 +59,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, report: Report) -> int:
     whitelist = check_options(args)
-    with exclusive(args, report) as session:
+    with exclusive(args, report, repairing=True) as session:
         picky = args.picky or args.extra_files_only
         _check_version(args, session)
         steps = Steps(report, STEPS if picky else [name for name in STEPS if name != "remove_extra_files"])
@@ -67,15 +70,21 @@ def run(args: Namespace, report: Report) -> int:
             return ExitCode.NOT_IN_MANIFEST
         steps("check_files_hash", f"Comparing the system with version {scope.version}")
         findings = check_files(args, session, scope)
-        with Directory.open(session.settings.root) as root:
-            repair = _Repair(session, root, scope, steps, quiet=args.quiet)
-            repair.install(findings)
+        purpose = Purpose("repair", session.system.installed_version(), scope.version, boot=True, keep=False)
+        with recorded(session, purpose) as record:
+            with Directory.open(session.settings.root) as root:
+                repair = _Repair(session, root, scope, steps, record, purpose=purpose, quiet=args.quiet)
+                repair.install(findings)
+                if not repair.failed:
+                    repair.remove_deleted(findings)
+                if picky and not repair.failed:
+                    steps("remove_extra_files", f"Looking for extra files in {full_path(session, args.picky_tree)}")
+                    repair.remove_extra(check_extra(args, session, scope, whitelist))
+            complete(session, steps, purpose)
             if not repair.failed:
-                repair.remove_deleted(findings)
-            if picky and not repair.failed:
-                steps("remove_extra_files", f"Looking for extra files in {full_path(session, args.picky_tree)}")
-                repair.remove_extra(check_extra(args, session, scope, whitelist))
-        run_scripts(session, steps, boot=True)
+                forget_unfinished(session.statedir.data_dir)
+            else:
+                record.failed(f"{counted(repair.failed, 'file')} could not be put right")
         _summarise(session, repair)
     return ExitCode.INCOMPLETE if repair.failed else ExitCode.OK
 
@@ -92,8 +101,20 @@ def _check_version(args: Namespace, session: Session) -> None:
 class _Repair:
     """Acts on findings, and counts the paths that were put right and those that were not."""
 
-    def __init__(self, session: Session, root: Directory, scope: Scope, steps: Steps, *, quiet: bool) -> None:
+    def __init__(
+        self,
+        session: Session,
+        root: Directory,
+        scope: Scope,
+        steps: Steps,
+        record: Record,
+        *,
+        purpose: Purpose,
+        quiet: bool,
+    ) -> None:
+        self._purpose = effective(purpose, session)
         self._session = session
+        self._record = record
         self._root = root
         self._scope = scope
         self._steps = steps
@@ -107,6 +128,8 @@ class _Repair:
             return
         with stager(self._session, self._root, self._steps) as staging:
             staging.stage(findings.to_install, current=self._scope.files)
+            if self._session.guard is not None:
+                self._session.guard.before_install(findings.to_install, staging.staged)
             self._steps("add_missing_files", f"Installing {counted(len(findings.to_install), 'file')}")
             result = self._apply(staging.staged, findings.to_install, ())
             if not result.failures:
@@ -140,7 +163,11 @@ class _Repair:
             self._count(what, shown, f"not deleted ({reason})" if reason else "deleted", failed=reason is not None)
 
     def _apply(self, staged: Directory, entries: tuple[Entry, ...], remove: tuple[str, ...]) -> InstallResult:
-        return Installer(self._root, staged, self._session.report).apply(entries, remove, self._scope.files)
+        with Directory.open(self._session.statedir.data_dir) as data:
+            installer = Installer(self._root, staged, data, self._session.report)
+            result = installer.apply(entries, remove, self._scope.files, self._purpose)
+        self._record.done(result)
+        return result
 
     def _count(self, what: str, name: str, outcome: str, *, failed: bool) -> None:
         self.failed += failed

@@ -1,41 +1,46 @@
 """`swupd update`: bring the system to a newer version (specification section 5.7).
 
-Everything is downloaded and verified first; then the files are exchanged, the one that names the version last. An
-update that was interrupted at any point is continued by the next one.
+First it is told what will happen, and somebody at a terminal is asked. Everything is downloaded and verified next; then
+the files are exchanged, the one that names the version last. An update that was interrupted at any point is continued
+by the next one.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
+from functools import cache
 
-from swupd.commands.applying import Wish, carry_out, disagreement, received, run_scripts, scripts
+from swupd import reboot
+from swupd.cleaning import clean
+from swupd.commands.applying import Wish, carry_out, complete, disagreement, received, scripts
 from swupd.commands.check_update import compare_versions
 from swupd.commands.global_options import LATEST, version_or_latest
+from swupd.commands.preview import Preview, foresee, listed
+from swupd.commands.recording import recorded
+from swupd.commands.rerun import goes_on, is_confirmed, run_again
 from swupd.commands.steps import Steps
-from swupd.errors import (
-    DownloadError,
-    ExitCode,
-    InstalledManifestsError,
-    ManifestError,
-    UsageError,
-    VersionUnknownError,
-)
-from swupd.formats import layout
+from swupd.errors import DownloadError, ExitCode, InstalledManifestsError, ManifestError, UsageError
 from swupd.formats.manifest import Manifest
+from swupd.formats.updateindex import Update
 from swupd.install import InstallResult
+from swupd.journal import Purpose
 from swupd.plan import PackNeed, consolidate, pack_needs, plan_update
+from swupd.prompt import ask
 from swupd.report import Report
 from swupd.route import Chooser, Way, all_packs, ways
 from swupd.session import Session, exclusive, reading
+from swupd.space import SKIP_OPTION
+from swupd.verify import settle
 
 HELP = "update the system to a newer version"
 EXAMPLES = """\
   swupd update                       to the newest version
   swupd update --status              only tell whether there is one
+  swupd update --dry-run             tell what would happen and what it would take
   swupd update --version 20          to version 20
   swupd update --download            only download, to install quickly later"""
 
@@ -50,6 +55,7 @@ DOWNLOAD_STEPS = (
     "extract_fullfiles",
 )
 STEPS = (*DOWNLOAD_STEPS, "update_files", "run_postupdate_scripts")
+SEARCH_INDEX_STEP = "update_search_index"
 
 
 @dataclass(frozen=True)
@@ -60,17 +66,17 @@ class Versions:
     target: Mapping[str, Manifest]
 
     @property
-    def added(self) -> int:
-        return len(self.target.keys() - self.current.keys())
+    def added(self) -> set[str]:
+        return self.target.keys() - self.current.keys()
 
     @property
-    def removed(self) -> int:
-        return len(self.current.keys() - self.target.keys())
+    def removed(self) -> set[str]:
+        return self.current.keys() - self.target.keys()
 
     @property
-    def changed(self) -> int:
+    def changed(self) -> set[str]:
         common = self.target.keys() & self.current.keys()
-        return sum(self.target[name].version != self.current[name].version for name in common)
+        return {name for name in common if self.target[name].version != self.current[name].version}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -86,6 +92,17 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("-s", "--status", action="store_true", help="only tell whether there is a newer version")
     parser.add_argument("-k", "--keepcache", action="store_true", help="do not clean the cache afterwards")
     parser.add_argument("--download", action="store_true", help="download everything, change nothing")
+    parser.add_argument("--dry-run", action="store_true", help="only tell what would happen and what it would take")
+    parser.add_argument("--incremental", action="store_true", help="go through all versions up to the newest one")
+    parser.add_argument(
+        "--3rd-party", dest="third_party", action="store_true", help="update the 3rd-party repositories as well"
+    )
+    parser.add_argument(
+        "--update-search-file-index",
+        action="store_true",
+        help="download the manifests of all bundles, for 'swupd search-file'",
+    )
+    parser.add_argument(SKIP_OPTION, action="store_true", help="do not check the free space before")
 
 
 def run(args: Namespace, report: Report) -> int:
@@ -93,59 +110,102 @@ def run(args: Namespace, report: Report) -> int:
         with reading(args, report) as session:
             return compare_versions(args, session)
     with exclusive(args, report) as session:
-        again = _update(args, session)
-    if again:
-        _run_again(report)
+        outcome = _update(args, session)
+    if outcome is _Outcome.GOES_ON:
+        run_again(report)
+    if outcome is _Outcome.DECLINED:
+        return ExitCode.NO
+    if args.third_party and not args.incremental and not args.dry_run:
+        from swupd.commands.thirdparty.update import update_all
+
+        return update_all(args, report)
     return ExitCode.OK
 
 
-def _update(args: Namespace, session: Session) -> bool:
-    """Do one update; whether another one has to follow, in another format."""
-    report = session.report
-    format_before = session.system.format()
+class _Outcome(Enum):
+    OVER = auto()
+    GOES_ON = auto()
+    """Another update has to follow."""
+    DECLINED = auto()
+
+
+def _update(args: Namespace, session: Session) -> _Outcome:
+    """Do one update."""
+    report, settings, system = session.report, session.settings, session.system
+    format_before = system.format()
     installed = _installed_version(session)
     newest = session.server.latest_version()
-    target = _target_version(args, installed, newest)
-    if target <= installed:
-        report.info(f"Version {installed} is installed; the server has nothing newer (version {newest})")
-        return False
-    report.info(f"Updating from version {installed} to {target}")
-    steps = Steps(report, DOWNLOAD_STEPS if args.download else STEPS)
+    target = _target_version(args, session, installed, newest)
+    if target is None:
+        return _Outcome.OVER
+    report.info(f"{'Looking at the update' if args.dry_run else 'Updating'} from version {installed} to {target}")
+    steps = Steps(report, _step_names(args))
 
     steps("load_manifests", "Loading manifests")
     versions = _load(session, installed, target)
-    disagree = disagreement(session)
     current = consolidate(versions.current.values())
-    wanted = consolidate(versions.target.values(), on_conflict=disagree)
+    wanted = consolidate(versions.target.values(), on_conflict=disagreement(session))
+    mounts, packs = system.mount_points(), pack_needs(versions.current, versions.target)
+    plan = settle(plan_update(current, wanted, mounts=mounts, packs=packs), settings.root, wanted, report)
+    wish = Wish(plan, wanted, current)
+    choose = _chooser(session, installed, target)
+    preview = foresee(session, wish, steps, versions.target.values(), download_only=args.download, choose=choose)
+    if args.dry_run:
+        _show(versions, preview, report.info)
+        if args.quiet:
+            report.answer(str(target))
+        return _Outcome.OVER
+    if not args.skip_diskspace_check:
+        preview.check_space()
+    if not _is_agreed(args, session, versions, preview):
+        report.info("Nothing was downloaded or changed")
+        return _Outcome.DECLINED
+    session.server.copy_mom(target, settings.root)
 
-    if session.settings.run_scripts:
+    if settings.run_scripts:
         steps("run_preupdate_scripts", "Running pre-update actions")
     scripts(session).before_update(wanted)
-
-    plan = plan_update(
-        current,
-        wanted,
-        mounts=session.system.mount_points(),
-        packs=pack_needs(versions.current, versions.target),
+    purpose = Purpose(
+        "update",
+        installed,
+        target,
+        boot=plan.needs_boot_update,
+        reexec=plan.needs_reexec,
+        record_version=True,
     )
-    result = carry_out(
-        session,
-        Wish(plan, wanted, current),
-        steps,
-        install_step="update_files",
-        download_only=args.download,
-        choose=_chooser(session, installed, target),
-    )
-    if result is None:
-        report.info(f"Version {target} is downloaded ({received(session)}); 'swupd update' will install it")
-        return False
-    session.system.record_version(target)
-    again = _goes_on(args, session, target, format_before)
-    run_scripts(session, steps, boot=plan.needs_boot_update, reexec=plan.needs_reexec, wait=again)
+    with recorded(session, purpose) as record:
+        result = carry_out(
+            session,
+            wish,
+            steps,
+            purpose=purpose,
+            install_step="update_files",
+            download_only=args.download,
+            check_space=not args.skip_diskspace_check,
+            choose=choose,
+        )
+        if result is None:
+            report.info(f"Version {target} is downloaded ({received(session)}); 'swupd update' will install it")
+            return _Outcome.OVER
+        again = goes_on(args, session, target, newest, format_before)
+        complete(session, steps, purpose, wait=again)
+        record.done(result)
+    if args.update_search_file_index:
+        steps(SEARCH_INDEX_STEP, "Downloading the manifests of all bundles for 'swupd search-file'")
+        _load_everything(session, target)
     if not args.keepcache:
-        session.statedir.clean(session.statedir.read_manifest(target, layout.manifest_name(layout.MOM)))
-    _summarise(session, versions, result, f"Updated from version {installed} to {target}")
-    return again
+        clean(session.statedir, session.current_mom())
+    _summarise(session, versions, result, f"Updated from version {installed} to {target} in {record.seconds:.1f} s")
+    if preview.reboot:
+        report.info(reboot.sentence(preview.reboot))
+        reboot.remember(preview.reboot)
+    return _Outcome.GOES_ON if again else _Outcome.OVER
+
+
+def _step_names(args: Namespace) -> tuple[str, ...]:
+    if args.download:
+        return DOWNLOAD_STEPS
+    return (*STEPS, SEARCH_INDEX_STEP) if args.update_search_file_index else STEPS
 
 
 def _installed_version(session: Session) -> int:
@@ -157,16 +217,27 @@ def _installed_version(session: Session) -> int:
     return installed
 
 
-def _target_version(args: Namespace, installed: int, newest: int) -> int:
+def _target_version(args: Namespace, session: Session, installed: int, newest: int) -> int | None:
+    """The version to update to; None, and a message, if there is nothing to do."""
     wanted: int | None = args.version
-    if wanted is None:
-        return newest
-    if wanted < installed:
+    if wanted is not None and wanted < installed:
         raise UsageError(
             f"version {wanted} is older than the installed version {installed}",
             hint=f"to go back: swupd repair --version {wanted} --picky --force",
         )
-    return min(wanted, newest)
+    report = session.report
+    if newest < installed:
+        report.info(
+            f"Version {installed} is installed, which is newer than the newest one of format {session.settings.format} "
+            f"on the server ({newest}): the server is behind, or the system belongs to another format"
+        )
+        return None
+    following = session.server.next_version(installed) if args.incremental else newest
+    target = following if wanted is None else min(wanted, following)
+    if target <= installed:
+        report.info(f"Version {installed} is installed; the server has nothing newer (version {newest})")
+        return None
+    return target
 
 
 def _load(session: Session, installed: int, target: int) -> Versions:
@@ -174,7 +245,6 @@ def _load(session: Session, installed: int, target: int) -> Versions:
     server = session.server
     mom = server.mom(installed)
     target_mom = server.mom(target)
-    server.copy_mom(target, session.settings.root)
     bundles = session.system.installed_bundles()
     known = {entry.name for entry in mom.entries if entry.is_present}
     for name in sorted(bundles - known):
@@ -194,9 +264,13 @@ def _load(session: Session, installed: int, target: int) -> Versions:
 def _chooser(session: Session, installed: int, target: int) -> Chooser:
     """What finds the cheapest way with the update index of the target version; it is fetched when it is needed."""
 
-    def choose(missing: frozenset[str], packs: Sequence[PackNeed]) -> Sequence[Way]:
+    @cache
+    def costs() -> Update | None:
         index = session.server.update_index(target)
-        update = index.update_from(installed) if index is not None else None
+        return index.update_from(installed) if index is not None else None
+
+    def choose(missing: frozenset[str], packs: Sequence[PackNeed]) -> Sequence[Way]:
+        update = costs()
         if update is None:
             return all_packs(missing, packs)
         found = ways(missing, packs, update, target)
@@ -208,37 +282,34 @@ def _chooser(session: Session, installed: int, target: int) -> Chooser:
     return choose
 
 
+def _show(versions: Versions, preview: Preview, tell: Callable[[str], None]) -> None:
+    """What is going to happen."""
+    parts = (("changed", versions.changed), ("added", versions.added), ("removed", versions.removed))
+    tell("  bundles:  " + "; ".join(f"{len(names)} {what}{listed(names)}" for what, names in parts))
+    for line in preview.lines():
+        tell(f"  {line}")
+
+
+def _is_agreed(args: Namespace, session: Session, versions: Versions, preview: Preview) -> bool:
+    """Whether the update may begin; somebody at a terminal is shown what is going to happen and asked."""
+    report = session.report
+    assume = True if is_confirmed() else session.settings.assume
+    _show(versions, preview, report.info if assume is None and sys.stdin.isatty() else report.verbose)
+    return ask(report, "Download?" if args.download else "Install?", assume=assume, default=True)
+
+
+def _load_everything(session: Session, target: int) -> None:
+    """Have the manifests of all bundles in the cache. They are a convenience: what is missing is a warning."""
+    mom = session.server.mom(target)
+    names = [entry.name for entry in mom.entries if entry.is_present]
+    for name, error in session.server.each_bundle(mom, names, lambda *_: None).items():
+        session.report.warning(f"bundle {name} cannot be searched: {error}")
+
+
 def _summarise(session: Session, versions: Versions, result: InstallResult, what: str) -> None:
     report = session.report
-    report.info(f"{what} in {session.seconds:.1f} s")
-    report.info(f"  bundles:    {versions.changed} changed, {versions.added} added, {versions.removed} removed")
+    report.info(what)
+    changed, added, removed = len(versions.changed), len(versions.added), len(versions.removed)
+    report.info(f"  bundles:    {changed} changed, {added} added, {removed} removed")
     report.info(f"  files:      {result.replaced} changed, {result.installed} added, {len(result.removed)} removed")
     report.info(f"  downloaded: {received(session)}")
-
-
-def _goes_on(args: Namespace, session: Session, target: int, format_before: str | None) -> bool:
-    """Whether the update has brought another format, whose own newest version comes next (section 5.7, step 16)."""
-    format_after = session.system.format()
-    if layout.STAGING_FORMAT in (session.settings.format, format_after) or format_after in (None, format_before):
-        return False
-    if args.format is not None:
-        session.report.warning(
-            f"the system has the format {format_after} now: run 'swupd update' again without --format {args.format}"
-        )
-        return False
-    version = session.system.installed_version()
-    if version < target:
-        raise VersionUnknownError(
-            f"after the update to version {target} the system says that it has version {version}",
-            hint="run: swupd repair",
-        )
-    wanted: int | None = args.version
-    return wanted is None or wanted > version
-
-
-def _run_again(report: Report) -> None:
-    """Execute the same command once more, in the new format and perhaps with the new program."""
-    report.info("The format of the content has changed: the update goes on in the new format")
-    report.end(ExitCode.OK)
-    sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 (our own command line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from swupd.commands.applying import check_format, disagreement
@@ -24,13 +24,15 @@ from swupd.verify import (
 )
 
 
-def add_verify_arguments(parser: ArgumentParser, *version_aliases: str) -> None:
+def add_verify_arguments(
+    parser: ArgumentParser, *version_aliases: str, version_type: Callable[[str], int | str] = version_number
+) -> None:
     """The options of diagnose and repair."""
     parser.add_argument(
         "-V",
         "--version",
         *version_aliases,
-        type=version_number,
+        type=version_type,
         metavar="N",
         help="compare with this version (default: the installed one)",
     )

@@ -43,6 +43,8 @@ class Fault:
     """Promise the whole content, send this many bytes and close."""
     stall: threading.Event | None = None
     """Answer only when this is set."""
+    answer: Callable[[BaseHTTPRequestHandler, bytes], None] | None = None
+    """Do all of it; the content is what the file has."""
     times: int = -1
 
 
@@ -117,6 +119,8 @@ class PublishedTree:
 def _handler(tree: PublishedTree) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+        """Head and content are written one after the other: do not wait for the client to acknowledge the first."""
 
         def do_HEAD(self) -> None:
             self.do_GET()
@@ -126,12 +130,21 @@ def _handler(tree: PublishedTree) -> type[BaseHTTPRequestHandler]:
             if fault.stall is not None:
                 fault.stall.wait(STALL_SECONDS)
             data = tree.read(self.path.lstrip("/"))
+            if fault.answer is not None:
+                fault.answer(self, data or b"")
+                return
             if fault.status or data is None:
                 self.send_response(fault.status or 404)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
             start = self._range_start(len(data))
+            if start == len(data) > 0:
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(data)}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             self.send_response(206 if start else 200)
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
@@ -149,7 +162,7 @@ def _handler(tree: PublishedTree) -> type[BaseHTTPRequestHandler]:
         def _range_start(self, size: int) -> int:
             header = self.headers.get("Range", "")
             start = int(header.removeprefix("bytes=").partition("-")[0]) if header.startswith("bytes=") else 0
-            return start if start < size else 0
+            return start if start <= size else 0
 
         def log_message(self, *args: object) -> None:
             pass
@@ -295,6 +308,14 @@ def template(example: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def empty(tree: PublishedTree, example: Path, tmp_path: Path) -> Client:
     """A client for a root that does not exist yet."""
     return _client(tmp_path, tree, example)
+
+
+@pytest.fixture
+def mirror(example: Path) -> Iterator[PublishedTree]:
+    """Another server with the same tree."""
+    served = PublishedTree(example / "web-dir")
+    yield served
+    served.close()
 
 
 @pytest.fixture

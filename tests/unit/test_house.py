@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -85,6 +86,84 @@ def test_there_are_no_circular_imports() -> None:
 
 
 ALL = modules("swupd") + modules("mixer")
+
+
+CHANGING_OS_CALL = re.compile(
+    "[fl]?chmod|[fl]?chown|copy_file_range|f?truncate|f(data)?sync|sync|link|symlink|makedirs|mkdir|mkfifo|mknod|"
+    "posix_fallocate|p?writev?|removedirs|remove|rmdir|unlink|renames?|replace|(set|remove)xattr|sendfile|splice|utime|"
+    "O_(APPEND|CREAT|RDWR|TMPFILE|TRUNC|WRONLY)"
+)
+CHANGING_PATH_CALLS = frozenset(
+    {"chmod", "hardlink_to", "lchmod", "mkdir", "rmdir", "symlink_to", "touch", "write_bytes", "write_text"}
+)
+CHANGING_BY_ARGUMENTS = {"unlink": 0, "rename": 1, "replace": 1}
+"""Calls of a Path with so many arguments; those of a Directory or a text have more."""
+CHANGING_LIBRARIES = frozenset({"ctypes", "shutil", "tempfile"})
+WRITING_MODE = re.compile("[rbt]*[wax+][bt+]*")
+BESIDE_FS = {
+    "swupd/patientstream.py": {"open for writing": "/dev/null, where output goes that nobody can take"},
+    "swupd/memory.py": {"import ctypes": "for malloc_trim"},
+    "swupd/statedir.py": {
+        "os.O_CREAT": "the lock file, which has to stay open for as long as the lock is held",
+        "os.O_RDWR": "the same",
+        "os.pwrite": "our pid in the lock file; that it cannot be written is no failure",
+    },
+}
+"""What changes a file system outside of fs.py, or looks as if it did; and why."""
+
+
+def changes(path: Path) -> Iterator[tuple[int, str]]:
+    """What a module has that may change a file system: (line, what)."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            yield from ((node.lineno, f"import {n}") for n in names if n in CHANGING_LIBRARIES)
+        elif isinstance(node, ast.Attribute):
+            if ast.unparse(node.value) == "os" and CHANGING_OS_CALL.fullmatch(node.attr):
+                yield node.lineno, f"os.{node.attr}"
+        elif isinstance(node, ast.Call):
+            values = [a.value for a in (*node.args, *(k.value for k in node.keywords)) if isinstance(a, ast.Constant)]
+            writes = any(isinstance(value, str) and WRITING_MODE.fullmatch(value) for value in values)
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else ast.unparse(node.func)
+            if called in ("open", "fdopen") and writes:
+                yield node.lineno, "open for writing"
+            elif not isinstance(node.func, ast.Attribute) or ast.unparse(node.func.value) in ("os", "dataclasses"):
+                continue
+            elif called in CHANGING_PATH_CALLS or CHANGING_BY_ARGUMENTS.get(called) == len(node.args):
+                yield node.lineno, f".{called}()"
+
+
+@pytest.mark.parametrize("path", [path for path in modules("swupd") if path.name != "fs.py"], ids=name)
+def test_only_fs_changes_a_file_system(path: Path) -> None:
+    """So that a test can stand between all changing calls and the system (tests/transaction)."""
+    allowed = BESIDE_FS.get(name(path), {})
+    found = [f"{name(path)}:{line}: {what}" for line, what in changes(path) if what not in allowed]
+    assert found == [], "this belongs into swupd/fs.py"
+
+
+def test_what_is_allowed_beside_fs_is_still_there() -> None:
+    for module, allowed in BESIDE_FS.items():
+        assert {what for _, what in changes(ROOT / module)} == allowed.keys()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "os.rename('a', 'b')",
+        "os.open('a', os.O_WRONLY)",
+        "open('a', 'w')",
+        "path.open(mode='ab')",
+        "os.fdopen(3, 'r+b')",
+        "path.unlink()",
+        "path.unlink(missing_ok=True)",
+        "path.replace(other)",
+        "path.write_text('x')",
+        "from shutil import rmtree",
+    ],
+)
+def test_a_call_that_changes_a_file_system_is_found(tmp_path: Path, text: str) -> None:
+    (tmp_path / "module.py").write_text(text)
+    assert list(changes(tmp_path / "module.py"))
 
 
 @pytest.mark.parametrize("path", [*(ROOT / "swupd" / "commands").glob("*.py"), ROOT / "swupd" / "cli.py"], ids=name)

@@ -14,6 +14,7 @@ from mixer.release import Signer
 from mixer.store import NothingPublished, PublishedTree, open_tree, total_size
 from swupd.formats import signature
 from swupd.formats.manifest import Entry, FileType, Manifest, serialise
+from swupd.fs import Directory
 from swupd.report import TextReport
 
 OS_CORE = serialise(Manifest(30, 10, 0, 1700000000, 0, entries=(Entry.present(FileType.FILE, "a" * 64, 10, "/x"),)))
@@ -199,7 +200,7 @@ def test_the_newest_version_can_be_replaced(
         raise OSError(errno.EINVAL, "no exchange here")
 
     if not exchange:
-        monkeypatch.setattr(places, "_exchange", refuse)
+        monkeypatch.setattr(Directory, "exchange", refuse)
     publish(tree, 10, old=b"old", Manifest=b"first")
 
     with tree.draft(10) as draft:

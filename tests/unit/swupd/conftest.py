@@ -4,9 +4,14 @@ the other. Nothing is faked but the network, which is a file URL."""
 from __future__ import annotations
 
 import os
+import pty
+import re
+import select
 import shutil
+import signal
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,11 +24,17 @@ from swupd.formats.filehash import hash_path, walk
 from swupd.formats.manifest import Entry, FileType
 from swupd.fs import Directory
 from swupd.install import Installer, InstallResult
+from swupd.journal import Purpose
 from swupd.plan import FileList, PackNeed, Plan
+from swupd.recovery import end as end_journal
+from swupd.recovery import recover
+from swupd.session import Session
 from swupd.settings import Settings
 from swupd.staging import Stager, StageResult
 from swupd.statedir import StateDir
 from swupd.verify import settle
+
+PURPOSE = Purpose("update", 10, 20, scripts=False, record_version=True)
 
 
 @dataclass
@@ -54,8 +65,14 @@ class RecordingReport:
     def step(self, name: str, text: str, number: int = 0, total: int = 0) -> None:
         self.steps.append(name)
 
-    def progress(self, done: int, total: int) -> None:
+    def progress(self, done: int, total: int, received: int = 0) -> None:
         assert 0 <= done <= total
+
+    def question(self, text: str) -> bool:
+        return False
+
+    def hand_over(self) -> dict[str, str]:
+        return {}
 
 
 def member_of(path: Path, name: str) -> tuple[Member, bytes]:
@@ -156,6 +173,7 @@ class Machine:
         self.root = directory / "root"
         self.root.mkdir(parents=True)
         self.report = RecordingReport()
+        self.purpose = PURPOSE
         state = directory / "state"
         self.statedir = StateDir(state, state, url)
         self.statedir.prepare()
@@ -178,21 +196,37 @@ class Machine:
 
     def apply(self, entries: Iterable[Entry], remove: Iterable[str], wanted: FileList) -> InstallResult:
         """Install what is staged."""
-        with Directory.open(self.root) as root, Directory.open(self.statedir.staged) as staged:
-            return Installer(root, staged, self.report).apply(entries, remove, wanted)
+        with self._installer() as installer:
+            return installer.apply(entries, remove, wanted, self.purpose)
 
     def install(self, entries: Iterable[Entry], remove: Iterable[str], wanted: FileList) -> InstallResult:
-        with Directory.open(self.root) as root, Directory.open(self.statedir.staged) as staged:
-            return Installer(root, staged, self.report).install(entries, remove, wanted)
+        with self._installer() as installer:
+            return installer.install(entries, remove, wanted, self.purpose)
 
     def bring(self, plan: Plan, wanted: FileList, current: FileList | None = None) -> InstallResult:
         """Carry out a plan as a command does."""
         plan = settle(plan, self.root, wanted, self.report)
-        with self.stager() as (stager, root):
+        with self.stager() as (stager, _):
             stager.stage(plan.install, packs=plan.packs, current=current)
-            result = Installer(root, stager.staged, self.report).apply(plan.install, plan.remove, wanted)
+            result = self.apply(plan.install, plan.remove, wanted)
             stager.release(plan.install)
         return result
+
+    def recover(self) -> None:
+        """What every command does first."""
+        with ExitStack() as resources:
+            recover(Session(self.settings, self.report, resources))
+
+    @contextmanager
+    def _installer(self) -> Iterator[Installer]:
+        """Ends the journal, as a command does."""
+        with (
+            Directory.open(self.root) as root,
+            Directory.open(self.statedir.staged) as staged,
+            Directory.open(self.statedir.data_dir) as data,
+        ):
+            yield Installer(root, staged, data, self.report)
+            end_journal(data, self.purpose)
 
     def stager(self) -> _OpenStager:
         return _OpenStager(self)
@@ -252,8 +286,70 @@ def snapshot() -> Callable[[Path], dict[str, str]]:
 def no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that install hundreds of times."""
     monkeypatch.setattr(Directory, "sync", lambda self: None)
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
 
 
 @pytest.fixture
 def report() -> RecordingReport:
     return RecordingReport()
+
+
+class Terminal:
+    """A pseudo terminal of 80 by 24 that runs a program, and what is to be read on it afterwards."""
+
+    def __init__(self) -> None:
+        self.raw = ""
+        self.status = -1
+
+    def run(self, *argv: str, answers: Sequence[tuple[str, bytes]] = (), **environment: str) -> list[str]:
+        """The lines that stay on the terminal. answers: when the text is read, the bytes are typed."""
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.environ |= {"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"} | environment
+            os.execv(argv[0], argv)
+        waiting = list(answers)
+        raw, answered = b"", 0
+        while data := self._read(terminal, pid):
+            raw += data
+            if waiting and waiting[0][0].encode() in raw[answered:]:
+                answered = len(raw)
+                os.write(terminal, waiting.pop(0)[1])
+        os.close(terminal)
+        self.status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        self.raw = raw.decode()
+        return screen(self.raw)
+
+    @staticmethod
+    def _read(terminal: int, pid: int) -> bytes:
+        if not select.select([terminal], [], [], 20)[0]:
+            os.kill(pid, signal.SIGKILL)
+        try:
+            return os.read(terminal, 1 << 16)
+        except OSError:  # how Linux tells that the other side is closed
+            return b""
+
+
+def screen(raw: str) -> list[str]:
+    """What a terminal shows after it got these signs; it knows what rich uses of the control sequences."""
+    lines, row, column = [""], 0, 0
+    for control, number, letter, sign in re.findall(
+        r"(\x1b\[([0-9;?]*)([A-Za-z]))|([^\x1b])", raw.replace("\r\n", "\n")
+    ):
+        if control and letter == "A":
+            row = max(row - int(number or 1), 0)
+        elif control and letter == "K":
+            lines[row] = "" if number == "2" else lines[row][:column]
+        elif sign == "\r":
+            column = 0
+        elif sign == "\n":
+            row, column = row + 1, 0
+            lines += [""] * (row + 1 - len(lines))
+        elif sign:
+            lines[row] = f"{lines[row][:column]:{column}}{sign}{lines[row][column + 1 :]}"
+            column += 1
+    return [line.rstrip() for line in lines]
+
+
+@pytest.fixture
+def terminal() -> Terminal:
+    return Terminal()

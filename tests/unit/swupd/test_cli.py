@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-import io
 import json
-import os
+import signal
 import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
@@ -17,7 +16,7 @@ from swupd.configfile import parse
 from swupd.errors import ExitCode, UnknownBundleError, UsageError
 from swupd.report import Report
 
-HEAVY = ("requests", "zstandard", "cryptography", "asn1crypto", "bsdiff4")
+HEAVY = ("requests", "zstandard", "cryptography", "asn1crypto", "rich")
 
 
 @pytest.fixture(autouse=True)
@@ -223,43 +222,198 @@ def test_an_error_in_json_is_part_of_a_valid_stream(
     assert records[-1] == {"type": "end", "section": "update", "status": ExitCode.INVALID_BUNDLE}
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("name", [name for name in (*cli.COMMANDS, *cli.GROUP_COMMANDS) if name != "search"])
 def test_every_subcommand_has_a_description_an_example_and_a_line_for_each_option(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parser = cli.subcommand_parser(name, cli.load(name))
-    assert cli.main([name, "--help"]) == 0
+    assert cli.main([*name.split(), "--help"]) == 0
     text = capsys.readouterr().out
     assert f"\n  swupd {name}" in text
     assert all(action.help for action in parser._actions)
 
 
-def test_a_reader_who_goes_away_does_not_stop_the_command() -> None:
-    stream = cli.PatientStream(io.TextIOWrapper(io.FileIO(os.pipe()[1], "w"), write_through=True))
-    assert stream.write("x") == 1
-    assert stream.close(0) == 0
+LIGHT = [
+    ["info", "--path", "{root}"],
+    ["bundle-list", "--path", "{root}"],
+    ["history", "--path", "{root}"],
+    ["mirror", "--path", "{root}"],
+    ["autoupdate", "--path", "{root}"],
+    ["hashdump", "/"],
+    ["--help"],
+    ["--version"],
+    ["update", "-h"],
+    ["3rd-party", "-h"],
+    ["3rd-party", "update", "-h"],
+]
 
 
-def test_lost_output_is_a_failure(capfd: pytest.CaptureFixture[str]) -> None:
-    with open("/dev/full", "w") as full:
-        stream = cli.PatientStream(full)
-        stream.write("x" * 100_000)
-        assert stream.close(0) == ExitCode.CANNOT_WRITE_FILE
-        assert stream.close(5) == 5
-    assert "No space left on device" in capfd.readouterr().err
-
-
-def test_a_closed_pipe_is_no_failure() -> None:
-    read, write = os.pipe()
-    os.close(read)
-    with os.fdopen(write, "w") as pipe:
-        stream = cli.PatientStream(pipe)
-        stream.write("x" * 100_000)
-        assert stream.close(0) == 0
-
-
-@pytest.mark.parametrize("argv", [["info", "--path", "/nonexistent"], ["hashdump", "/"], ["--help"], ["update", "-h"]])
-def test_light_commands_import_nothing_heavy(argv: list[str]) -> None:
+@pytest.mark.parametrize("argv", LIGHT, ids=" ".join)
+def test_light_commands_import_nothing_heavy(argv: list[str], tmp_path: Path) -> None:
+    (tmp_path / "usr/lib").mkdir(parents=True)
+    (tmp_path / "usr/lib/os-release").write_text("VERSION_ID=10\n")
+    argv = [text.format(root=tmp_path) for text in argv]
     code = f"import sys; from swupd.cli import main; main({argv!r}); print([m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("argv", "quiet", "verbose"),
+    [
+        (["--quiet", "--verbose"], True, False),
+        (["--quiet", "--verbose", "--debug"], False, True),
+        (["--debug"], False, True),
+        (["--verbose"], False, True),
+    ],
+)
+def test_debugging_wins_over_quiet_and_quiet_over_verbose(
+    argv: list[str], quiet: bool, verbose: bool, command: Callable[..., None]
+) -> None:
+    args = parsed(command, *argv)
+    assert (args.quiet, args.verbose) == (quiet, verbose)
+
+
+@pytest.mark.parametrize(
+    ("argv", "meant"),
+    [
+        (["bundel-add"], "bundle-add"),
+        (["bundle-add", "--skip-optinal"], "--skip-optional"),
+        (["info", "--contentrul=x"], "--contenturl"),
+        (["--verison"], "--version"),
+    ],
+)
+def test_a_typing_mistake_is_answered_with_what_was_probably_meant(
+    argv: list[str], meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(argv) == ExitCode.INVALID_OPTION
+    assert capsys.readouterr().err.endswith(f"; did you mean {meant}?\n")
+
+
+def test_what_resembles_nothing_gets_no_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["zzz"]) == ExitCode.INVALID_OPTION
+    assert capsys.readouterr().err.endswith("\nError: unknown subcommand zzz\n")
+
+
+def test_after_two_dashes_everything_is_an_argument(command: Callable[..., None]) -> None:
+    assert parsed(command, "one", "--", "-x", "--force").bundles == ["one", "-x", "--force"]
+
+
+# -- one JSON array however a command ends, in a real process --------------------------------------------------------
+
+PROCESS = """\
+import os, signal, sys, time
+from types import SimpleNamespace
+from swupd import cli
+from swupd.report import CONTINUES
+
+def run(args, report):
+    {body}
+    return 0
+
+def add_arguments(parser):
+    pass
+
+cli.load = lambda name: SimpleNamespace(HELP="do it", EXAMPLES="  it", add_arguments=add_arguments, run=run)
+sys.exit(cli.main(["update", *sys.argv[1:]]))
+"""
+
+
+def start(body: str, *argv: str) -> subprocess.Popen[str]:
+    code = PROCESS.format(body=body.replace("\n", "\n    "))
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def records(text: str) -> list[dict[str, object]]:
+    array: list[dict[str, object]] = json.loads(text)
+    assert [record["type"] for record in array if record["type"] in ("start", "end")] == ["start", "end"]
+    return array
+
+
+def test_a_command_that_executes_itself_anew_goes_on_with_its_array() -> None:
+    body = """\
+report.info(os.environ.get("ROUND", "first"))
+assert CONTINUES not in os.environ
+if "ROUND" not in os.environ:
+    os.execve(sys.executable, sys.orig_argv, os.environ | {"ROUND": "second"} | report.hand_over())"""
+    out, err = start(body, "-j").communicate()
+    assert err == ""
+    assert [record.get("msg") for record in records(out)] == [None, "first", "second", None]
+
+
+def test_a_command_line_that_the_next_program_refuses_still_ends_the_array() -> None:
+    body = """\
+arguments = [*sys.orig_argv, "--path"]
+os.execve(sys.executable, arguments, os.environ | report.hand_over())"""
+    out, err = start(body, "-j").communicate()
+    assert records(out)[-1] == {"type": "end", "section": "update", "status": ExitCode.INVALID_OPTION}
+    assert "--path: expected one argument" in err
+
+
+def test_the_variable_of_another_process_means_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWUPD_JSON_CONTINUES", "1 update")
+    out, _ = start("pass", "-j").communicate()
+    assert records(out)[0] == {"type": "start", "section": "update"}
+
+
+@pytest.mark.parametrize(("number", "status"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
+def test_a_signal_ends_the_array_with_its_status(number: str, status: int) -> None:
+    process = start('report.info("begun")\ntime.sleep(30)', "-j")
+    assert process.stdout is not None
+    seen = ""
+    while "begun" not in seen:
+        seen += process.stdout.readline()
+    process.send_signal(getattr(signal, number))
+    rest, err = process.communicate()
+    assert err == ""
+    assert process.returncode == status
+    array = records(seen + rest)
+    assert array[-2]["type"] == "error"
+    assert array[-1]["status"] == status
+
+
+def test_a_second_signal_does_not_interrupt_the_tidying_up() -> None:
+    body = """\
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(30)
+finally:
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGINT)
+    report.info("tidied up")"""
+    process = start(body, "-j")
+    out, err = process.communicate()
+    assert (process.returncode, err) == (143, "")
+    assert [record.get("msg") for record in records(out)][1] == "tidied up"
+
+
+def test_a_bug_ends_the_array_and_keeps_its_traceback() -> None:
+    process = start("raise ZeroDivisionError", "-j")
+    out, err = process.communicate()
+    assert records(out)[-1]["status"] == ExitCode.UNEXPECTED
+    assert "ZeroDivisionError" in err
+
+
+SECTIONS = {"search-file": "search"} | {
+    f"3rd-party {name}": f"third-party-{name}" for name in ("add", "remove", "list", "info")
+}
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in (*cli.COMMANDS, *cli.GROUP_COMMANDS) if name not in ("hashdump", "search")]
+)
+def test_every_command_prints_one_array(name: str, tmp_path: Path) -> None:
+    argv = [*name.split(), "--path", str(tmp_path), "--statedir", str(tmp_path / "state"), "--json-output"]
+    argv += ["--url", f"file://{tmp_path}", "--nosigcheck", "--ignore-time"]
+    if name.endswith(("bundle-add", "bundle-remove", "bundle-info", "search-file", "party add", "party remove")):
+        argv.append("editors")
+    if name.endswith("party add"):
+        argv.append(f"file://{tmp_path}")
+    done = subprocess.run([sys.executable, "-m", "swupd.cli", *argv], capture_output=True, text=True, check=False)
+    array = records(done.stdout)
+    section = array[0]["section"]
+    assert section == SECTIONS.get(name, name.replace(" ", "-"))
+    assert array[-1] == {"type": "end", "section": section, "status": done.returncode}
+    assert "Traceback" not in done.stderr

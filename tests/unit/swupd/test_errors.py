@@ -27,6 +27,7 @@ CODES = {
     "ServerError": 16,
     "DownloadError": 17,
     "NotOnServerError": 17,
+    "OfflineError": 17,
     "MomError": 4,
     "TlsError": 24,
     "VersionUnknownError": 20,
@@ -37,6 +38,11 @@ CODES = {
     "UnsafePathError": 10,
     "StateDirectoryError": 19,
     "CommandError": 28,
+    "ProgramMissingError": 36,
+    "RepositoryError": 37,
+    "RefusedCertificateError": 24,
+    "ExportError": 7,
+    "RefusedFilesError": 38,
     "IncompleteError": 35,
 }
 

@@ -10,6 +10,7 @@ import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from swupd.errors import (
     DiskSpaceError,
     DownloadError,
     NotOnServerError,
+    OfflineError,
     StateDirectoryError,
     UnsafePathError,
     UsageError,
@@ -39,6 +41,7 @@ class Handler(BaseHTTPRequestHandler):
     """Answers with what the test put into `server.answers[path]`, one after the other, the last one for ever."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: Server
 
     def do_GET(self) -> None:
@@ -126,6 +129,10 @@ def ranged(data: bytes = CONTENT, tag: str = '"one"') -> Answer:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
+    yield from serve()
+
+
+def serve() -> Iterator[Server]:
     server = Server()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
@@ -298,7 +305,7 @@ def test_without_retries_there_is_one_attempt(tmp_path: Path, server: Server) ->
 def test_the_delay_doubles_up_to_its_limit(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     monkeypatch.setattr(threading.Event, "wait", lambda self, timeout=None: waits.append(timeout or 0))
-    monkeypatch.setattr("swupd.fetch.JITTER", 0)
+    monkeypatch.setattr("swupd.attempts.JITTER", 0)
     server.answers["/file"] = [status(500)]
     with make_fetcher(tmp_path, retry_delay=10, max_retries=5) as fetcher, pytest.raises(DownloadError):
         fetcher.get(server.url(), limit=10)
@@ -328,6 +335,18 @@ def test_a_broken_connection_is_worth_a_retry(server: Server, fetcher: Fetcher) 
 
     server.answers["/file"] = [hang_up, content(b"ok")]
     assert fetcher.get(server.url(), limit=10) == b"ok"
+
+
+def test_a_connection_that_the_server_has_closed_meanwhile_costs_no_retry(tmp_path: Path, server: Server) -> None:
+    def closing(handler: Handler) -> None:
+        content(b"x")(handler)
+        # Without `Connection: close` the client cannot know.
+        handler.close_connection = True
+
+    server.answers["/file"] = [closing]
+    with make_fetcher(tmp_path, max_retries=0) as fetcher:
+        for _ in range(20):
+            assert fetcher.get(server.url(), limit=10) == b"x"
 
 
 def test_a_server_that_never_answers_is_given_up(tmp_path: Path, server: Server) -> None:
@@ -375,6 +394,21 @@ def test_endless_content_is_cut_off_at_the_limit(server: Server, fetcher: Fetche
         fetcher.get(server.url(), limit=1000)
     with pytest.raises(DownloadError, match="larger than"):
         get_file(fetcher, server.url(), directory, "file", limit=1000)
+    assert names(directory) == set()
+
+
+def test_content_of_unknown_length_has_a_limit_of_its_own(tmp_path: Path, server: Server, directory: Directory) -> None:
+    def endless(handler: Handler) -> None:
+        handler.start(200)
+        with suppress(OSError):
+            while True:
+                handler.wfile.write(CONTENT)
+
+    server.answers["/file"] = [endless]
+    with make_fetcher(tmp_path, FetchLimits(unannounced_bytes=1 << 20)) as fetcher:
+        with pytest.raises(DownloadError, match="larger than the 1048576 bytes"):
+            get_file(fetcher, server.url(), directory, "file", limit=1 << 40)
+        assert fetcher.bytes_received < 2 << 20
     assert names(directory) == set()
 
 
@@ -514,6 +548,26 @@ def test_without_a_validator_or_with_a_weak_one_nothing_is_resumed(
     server.answers["/file"] = [truncated(), truncated(ETag='W/"weak"'), content()]
     get_file(fetcher, server.url(), directory, "file", limit=LIMIT)
     assert server.header("Range") == [None, None, None]
+    assert read(directory) == CONTENT
+
+
+def test_an_object_that_was_complete_but_not_handed_over_is_not_fetched_again(
+    server: Server, fetcher: Fetcher, directory: Directory
+) -> None:
+    directory.write_file("file.part", [CONTENT])
+    directory.write_file("file.part.etag", [b'"one"'])
+    server.answers["/file"] = [status(416, Content_Range=f"bytes */{len(CONTENT)}")]
+    get_file(fetcher, server.url(), directory, "file", limit=LIMIT)
+    assert (read(directory), fetcher.bytes_received) == (CONTENT, 0)
+    assert names(directory) == {"file"}
+
+
+def test_a_refused_range_needs_no_retry(tmp_path: Path, server: Server, directory: Directory) -> None:
+    directory.write_file("file.part", [b"x"])
+    directory.write_file("file.part.etag", [b'"one"'])
+    server.answers["/file"] = [status(416), content()]
+    with make_fetcher(tmp_path, max_retries=0) as fetcher:
+        get_file(fetcher, server.url(), directory, "file", limit=LIMIT)
     assert read(directory) == CONTENT
 
 
@@ -709,7 +763,7 @@ def test_progress_never_goes_back_and_ends_complete(tmp_path: Path, server: Serv
     shown: list[float] = []
 
     class Watched(TextReport):
-        def progress(self, done: int, total: int) -> None:
+        def progress(self, done: int, total: int, received: int = 0) -> None:
             shown.append(done / total)
 
     for n in range(10):
@@ -718,6 +772,246 @@ def test_progress_never_goes_back_and_ends_complete(tmp_path: Path, server: Serv
         fetcher.get_all(downloads(server, 10), directory, on_file=lambda download: None)
     assert shown[-1] == 1
     assert shown == sorted(shown)
+
+
+# -- mirrors ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def other() -> Iterator[Server]:
+    yield from serve()
+
+
+def mirrored(tmp_path: Path, *servers: Server | str, limits: FetchLimits | None = None, **changes: Any) -> Fetcher:
+    first, *rest = [server if isinstance(server, str) else server.url("") for server in servers]
+    return make_fetcher(tmp_path, limits, content_url=first, content_mirrors=tuple(rest), **changes)
+
+
+DEAD = "http://127.0.0.1:1"
+
+
+@pytest.mark.parametrize("wrong", [status(404), status(500), truncated(), status(302, Location="/file")])
+def test_what_one_mirror_does_not_give_the_next_one_does(
+    tmp_path: Path, server: Server, other: Server, directory: Directory, wrong: Answer
+) -> None:
+    server.answers["/file"] = [wrong]
+    other.answers["/file"] = [content()]
+    with mirrored(tmp_path, server, other, retry_delay=60) as fetcher:
+        assert fetcher.get(server.url(), limit=LIMIT) == CONTENT
+        get_file(fetcher, server.url(), directory, "file", limit=LIMIT)
+    assert read(directory) == CONTENT
+
+
+def test_a_mirror_that_cannot_be_reached_is_told_once_and_not_asked_for_the_rest(
+    tmp_path: Path, server: Server, directory: Directory
+) -> None:
+    for n in range(30):
+        server.answers[f"/f{n}"] = [content(b"x")]
+    err = io.StringIO()
+    settings = make_settings(tmp_path, content_url=DEAD, content_mirrors=(server.url(""),), parallel=1)
+    with Fetcher(settings, TextReport(out=io.StringIO(), err=err)) as fetcher:
+        wanted = [Download(f"{DEAD}/f{n}", f"f{n}", LIMIT) for n in range(30)]
+        assert fetcher.get_all(wanted, directory, on_file=lambda _: None) == []
+        assert fetcher.requests == 31
+    assert err.getvalue().count(DEAD) == err.getvalue().count("Warning") == 1
+
+
+def test_objects_that_a_reached_mirror_does_not_have_are_no_reason_to_give_up(
+    tmp_path: Path, server: Server, directory: Directory
+) -> None:
+    server.answers["/f49"] = [content(b"x")]
+    limits = FetchLimits(failures_in_a_row=5, mirror_rest_seconds=0)
+    arrived: list[str] = []
+    with mirrored(tmp_path, DEAD, server, limits=limits) as fetcher:
+        wanted = [Download(f"{DEAD}/f{n}", f"f{n}", LIMIT) for n in range(50)]
+        failures = fetcher.get_all(wanted, directory, on_file=lambda download: arrived.append(download.name))
+    assert arrived == ["f49"]
+    assert {type(failure.error) for failure in failures} == {NotOnServerError}
+
+
+def test_all_mirrors_are_tried_before_there_is_a_wait(
+    tmp_path: Path, server: Server, other: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(threading.Event, "wait", lambda self, timeout=None: waits.append(timeout or 0))
+    server.answers["/file"] = other.answers["/file"] = [status(500)]
+    fetcher = mirrored(tmp_path, server, other, max_retries=1, retry_delay=1)
+    with fetcher, pytest.raises(DownloadError, match="after 2 attempts"):
+        fetcher.get(server.url(), limit=LIMIT)
+    assert (len(server.seen), len(other.seen), len([wait for wait in waits if wait])) == (2, 2, 1)
+
+
+def test_an_object_past_all_caches_comes_from_another_mirror_than_before(
+    tmp_path: Path, server: Server, other: Server
+) -> None:
+    server.answers["/file"] = [content(b"damaged")]
+    other.answers["/file"] = [content(b"right")]
+    with mirrored(tmp_path, server, other) as fetcher:
+        assert fetcher.get(server.url(), limit=LIMIT) == b"damaged"
+        assert fetcher.get(server.url(), limit=LIMIT, uncached=True) == b"right"
+
+
+def test_a_directory_can_be_a_mirror(tmp_path: Path, server: Server, directory: Directory) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/file").write_bytes(CONTENT)
+    server.answers["/file"] = [status(500)]
+    with mirrored(tmp_path, server, f"file://{tmp_path}/tree") as fetcher:
+        get_file(fetcher, server.url(), directory, "file", limit=LIMIT)
+    assert read(directory) == CONTENT
+
+
+def test_a_mirror_goes_on_where_another_one_stopped_if_it_has_the_same_object(
+    tmp_path: Path, server: Server, other: Server, directory: Directory
+) -> None:
+    server.answers["/file"] = [truncated(ETag='"one"')]
+    other.answers["/file"] = [ranged()]
+    with mirrored(tmp_path, server, other) as fetcher:
+        get_file(fetcher, server.url(), directory, "file", limit=LIMIT)
+    assert other.header("Range") == ["bytes=100000-"]
+    assert read(directory) == CONTENT
+
+
+def test_a_mirror_whose_object_has_another_mark_begins_at_the_beginning(
+    tmp_path: Path, server: Server, other: Server, directory: Directory
+) -> None:
+    server.answers["/file"] = [truncated(b"x" * len(CONTENT), ETag='"other"')]
+    other.answers["/file"] = [ranged()]
+    with mirrored(tmp_path, server, other) as fetcher:
+        get_file(fetcher, server.url(), directory, "file", limit=LIMIT)
+    assert read(directory) == CONTENT
+
+
+def test_if_no_mirror_helps_the_error_says_so(tmp_path: Path, server: Server, other: Server) -> None:
+    with mirrored(tmp_path, server, other) as fetcher, pytest.raises(NotOnServerError, match="no other mirror"):
+        fetcher.get(server.url(), limit=LIMIT)
+
+
+# -- limits of time and rate -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [429, 503])
+def test_a_server_may_say_when_to_come_back(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(threading.Event, "wait", lambda self, timeout=None: waits.append(timeout or 0))
+    server.answers["/file"] = [status(code, Retry_After="7"), status(code, Retry_After="86400"), content(b"x")]
+    with make_fetcher(tmp_path, FetchLimits(asked_seconds=100)) as fetcher:
+        assert fetcher.get(server.url(), limit=10) == b"x"
+    assert [wait for wait in waits if wait] == [7, 100]
+
+
+def test_only_busy_servers_are_asked_when_to_come_back(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(threading.Event, "wait", lambda self, timeout=None: waits.append(timeout or 0))
+    server.answers["/file"] = [status(500, Retry_After="7"), content(b"x")]
+    with make_fetcher(tmp_path) as fetcher:
+        fetcher.get(server.url(), limit=10)
+    assert [wait for wait in waits if wait] == []
+
+
+def test_an_object_has_a_deadline_and_what_came_is_kept(tmp_path: Path, server: Server, directory: Directory) -> None:
+    def slow(handler: Handler) -> None:
+        handler.start(200, Content_Length=str(len(CONTENT)), ETag='"one"')
+        for begin in range(0, len(CONTENT), 16384):
+            handler.wfile.write(CONTENT[begin : begin + 16384])
+            time.sleep(0.05)
+
+    server.answers["/file"] = [slow, ranged()]
+    fetcher = make_fetcher(tmp_path, FetchLimits(object_seconds=0.3))
+    with fetcher, pytest.raises(DownloadError, match="takes too long"):
+        get_file(fetcher, server.url(), directory, "file", limit=LIMIT)
+    assert names(directory) == {"file.part", "file.part.etag"}
+    with make_fetcher(tmp_path) as fetcher:
+        get_file(fetcher, server.url(), directory, "file", limit=LIMIT)
+    assert read(directory) == CONTENT
+
+
+def test_there_is_no_wait_beyond_the_deadline(tmp_path: Path, server: Server) -> None:
+    server.answers["/file"] = [status(503, Retry_After="100")]
+    begin = time.monotonic()
+    with make_fetcher(tmp_path, FetchLimits(object_seconds=5)) as fetcher, pytest.raises(DownloadError):
+        fetcher.get(server.url(), limit=10)
+    assert time.monotonic() - begin < 3
+
+
+@pytest.mark.parametrize("where", ["head", "chunks", "trailer"])
+def test_a_server_that_drips_what_is_no_content_is_given_up(tmp_path: Path, server: Server, where: str) -> None:
+    def drip(handler: Handler) -> None:
+        if where == "head":
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        else:
+            handler.start(200, Transfer_Encoding="chunked")
+        if where == "trailer":
+            handler.wfile.write(b"1\r\nx\r\n0\r\n")
+        with suppress(OSError):
+            handler.wfile.write(b"5;a=" if where == "chunks" else b"X-A: ")
+            while True:
+                handler.wfile.write(b"a")
+                time.sleep(0.02)
+
+    server.answers["/file"] = [drip]
+    limits = FetchLimits(grace_seconds=0.2, minimum_rate=1000)
+    begin = time.monotonic()
+    with make_fetcher(tmp_path, limits, max_retries=0) as fetcher, pytest.raises(DownloadError, match="too slow"):
+        fetcher.get(server.url(), limit=10)
+    assert time.monotonic() - begin < 3
+
+
+def test_all_downloads_together_keep_to_a_rate(tmp_path: Path, server: Server, directory: Directory) -> None:
+    for n in range(6):
+        server.answers[f"/f{n}"] = [content(CONTENT[:50_000])]
+    begin = time.monotonic()
+    with make_fetcher(tmp_path, limit_rate=200_000) as fetcher:
+        assert fetcher.get_all(downloads(server, 6), directory, on_file=lambda _: None) == []
+    assert 1.3 < time.monotonic() - begin < 1.9
+
+
+def test_a_rate_of_our_own_is_no_reason_to_call_the_server_slow(tmp_path: Path, server: Server) -> None:
+    server.answers["/file"] = [content(CONTENT[:2000])]
+    limits = FetchLimits(grace_seconds=0.1, minimum_rate=100_000, object_seconds=0.5)
+    with make_fetcher(tmp_path, limits, limit_rate=2000) as fetcher:
+        assert fetcher.get(server.url(), limit=LIMIT) == CONTENT[:2000]
+
+
+def test_a_rate_does_not_hold_up_an_interruption(tmp_path: Path, server: Server, directory: Directory) -> None:
+    server.answers["/f0"] = [content()]
+    timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
+    begin = time.monotonic()
+    with make_fetcher(tmp_path, limit_rate=10) as fetcher:
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            fetcher.get_all(downloads(server, 1), directory, on_file=pytest.fail)
+    assert time.monotonic() - begin < 5
+
+
+def test_progress_tells_the_bytes_of_this_call(tmp_path: Path, server: Server, directory: Directory) -> None:
+    told: list[int] = []
+
+    class Watched(TextReport):
+        def progress(self, done: int, total: int, received: int = 0) -> None:
+            told.append(received)
+
+    server.answers |= {"/f0": [content()], "/f1": [content(b"x")]}
+    with Fetcher(make_settings(tmp_path), Watched(out=io.StringIO())) as fetcher:
+        for download in downloads(server, 2):
+            fetcher.get_all([download], directory, on_file=lambda _: None)
+            assert told[-1] == len(CONTENT if download.key == 0 else b"x")
+
+
+# -- offline ---------------------------------------------------------------------------------------------------------
+
+
+def test_offline_nothing_is_asked_for(tmp_path: Path, server: Server, directory: Directory) -> None:
+    with make_fetcher(tmp_path, offline=True) as fetcher:
+        with pytest.raises(OfflineError, match="--offline"):
+            fetcher.get(server.url(), limit=10)
+        failures = fetcher.get_all(downloads(server, 30), directory, on_file=pytest.fail)
+        assert {type(failure.error) for failure in failures} == {OfflineError}
+        assert fetcher.requests == 0
+    assert (len(failures), server.seen) == (30, [])
 
 
 # -- file URLs -------------------------------------------------------------------------------------------------------

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import shutil
 import signal
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from swupd.errors import DiskSpaceError, InstallError, UnsafePathError
+from swupd.errors import DiskSpaceError, InstallError, ProjectError, UnsafePathError
 from swupd.formats.manifest import Entry
 from swupd.fs import Directory
 from swupd.plan import FileList, Plan, plan_install, plan_update
@@ -29,6 +31,10 @@ CHANGING = (
     "rename",
     "unlink",
     "remove_directory",
+    "exchange",
+    "copy_file",
+    "sync",
+    "sync_names",
 )
 
 
@@ -253,8 +259,9 @@ def test_install_reports_paths_that_failed_with_a_hint_to_repair(
     (machine.root / "d/mine").write_text("precious")
     wanted = publisher.publish(build(tmp_path / "v20", {"d": "file"}), 20, current)
     machine.stage([wanted["/d"]])
+    result = machine.install([wanted["/d"]], ["/d/f"], wanted)
     with pytest.raises(InstallError, match="/d: cannot become a file while /d/mine is in there") as caught:
-        machine.install([wanted["/d"]], ["/d/f"], wanted)
+        result.check()
     assert "swupd repair" in caught.value.hint
 
 
@@ -328,25 +335,31 @@ class Killed(BaseException):
 
 
 @contextmanager
-def failing_at(number: int, monkeypatch: pytest.MonkeyPatch, root: Path, error: OSError | None) -> Iterator[list[str]]:
-    """The number-th changing call below the root raises `error`; without one, it and all later calls do nothing at all.
-    Yields the list of such calls."""
+def failing_at(
+    number: int, monkeypatch: pytest.MonkeyPatch, machine: Any, error: int, *, lasting: bool = False
+) -> Iterator[list[str]]:
+    """The number-th changing call in the root and the state directory fails with `error`; with KILL, it and all later
+    calls do nothing at all. Yields the list of such calls."""
     calls: list[str] = []
+    top = str(machine.root.parent)
     with monkeypatch.context() as patch:
         for method in CHANGING:
             original = getattr(Directory, method)
 
             def counted(self: Directory, *args: Any, _name: str = method, _original: Any = original, **kw: Any) -> Any:
-                if self.path.startswith(str(root)):
-                    calls.append(_name)
-                    if error is None and len(calls) >= number:
+                if self.path.startswith(top):
+                    calls.append(f"{_name} {args}")
+                    if error == KILL and len(calls) >= number:
                         raise Killed
-                    if error is not None and len(calls) == number:
-                        raise error
+                    if error != KILL and (len(calls) == number or (lasting and len(calls) > number)):
+                        raise OSError(error, os.strerror(error))
                 return _original(self, *args, **kw)
 
             patch.setattr(Directory, method, counted)
         yield calls
+
+
+KILL = 0
 
 
 @pytest.fixture
@@ -361,65 +374,172 @@ def staged_update(
     return current, wanted, plan
 
 
-def rounds(machine: Any, tmp_path: Path) -> Iterator[int]:
+@pytest.fixture(params=["everything", "no exchange", "no hard links"])
+def file_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What it can do."""
+
+    def refuse(number: int) -> Callable[..., None]:
+        def call(*args: Any, **options: Any) -> None:
+            raise OSError(number, os.strerror(number))
+
+        return call
+
+    if request.param == "no exchange":
+        monkeypatch.setattr(Directory, "exchange", refuse(errno.EINVAL))
+    if request.param == "no hard links":
+        monkeypatch.setattr(Directory, "hard_link", refuse(errno.EXDEV))
+        original = Directory.rename
+
+        def rename(self: Directory, old: str, new: str, *, to: Directory | None = None) -> None:
+            if to is not None and "/kept/" in self.path:
+                refuse(errno.EXDEV)()
+            original(self, old, new, to=to)
+
+        monkeypatch.setattr(Directory, "rename", rename)
+    return str(request.param)
+
+
+def rounds(machine: Any, tmp_path: Path, step: int = 1) -> Iterator[int]:
     """Numbers from 1 on; the root and the objects are as at the beginning for each."""
     for name in ("root", "state"):
         shutil.copytree(tmp_path / "machine" / name, tmp_path / f"saved-{name}", symlinks=True)
-    number = 0
-    while True:
-        number += 1
+    for number in count(1, step):
         yield number
         for name in ("root", "state"):
             shutil.rmtree(tmp_path / "machine" / name)
             shutil.copytree(tmp_path / f"saved-{name}", tmp_path / "machine" / name, symlinks=True)
+        machine.report.warnings.clear()
 
 
-def test_an_error_at_any_call_leaves_the_old_tree_or_is_reported(
-    tmp_path: Path, machine: Any, staged_update: Any, monkeypatch: Any, snapshot: Callable[[Path], dict[str, str]]
+def test_an_error_at_any_call_leaves_exactly_the_old_tree_or_the_new_one(
+    *,
+    tmp_path: Path,
+    machine: Any,
+    staged_update: Any,
+    file_system: str,
+    monkeypatch: Any,
+    snapshot: Callable[[Path], dict[str, str]],
 ) -> None:
     _, wanted, plan = staged_update
     old, new = snapshot(machine.root), snapshot(tmp_path / "v20")
-    outcomes = set()
+    undone = 0
     for number in rounds(machine, tmp_path):
-        with failing_at(number, monkeypatch, machine.root, OSError(errno.EIO, "Input/output error")) as calls:
+        error = errno.EIO if number % 2 else errno.ENOSPC
+        with failing_at(number, monkeypatch, machine, error) as calls:
             try:
                 machine.install(plan.install, plan.remove, wanted)
-                outcome = "done"
-            except InstallError as error:
-                outcome = "undone" if "nothing was changed" in str(error) else "reported"
-        if outcome == "undone":
-            assert snapshot(machine.root) == old
-        outcomes.add(outcome)
+                told = ""
+            except (InstallError, DiskSpaceError) as raised:
+                told = str(raised)
+            except OSError:
+                told = "at the end of the journal"  # `complete` says it in words
         if len(calls) < number:
             break
+        found = snapshot(machine.root)
+        if "nothing was changed" in told:
+            undone += 1
+            assert found == old, f"after call {number} ({calls[number - 1]}): {told}"
+        else:
+            assert found == new, f"after call {number} ({calls[number - 1]}): {told}"
+        machine.recover()
+        assert snapshot(machine.root) in (old, new)
         machine.install(plan.install, plan.remove, wanted)
-        assert snapshot(machine.root) == new, f"after call {number} ({calls[-1]})"
-    assert outcomes == {"done", "undone", "reported"}
-    assert number > 20
+        assert snapshot(machine.root) == new, f"after call {number} ({calls[number - 1]})"
+    assert undone > 40
 
 
-def test_after_being_killed_at_any_call_the_next_run_gives_the_new_tree(
-    tmp_path: Path, machine: Any, staged_update: Any, monkeypatch: Any, snapshot: Callable[[Path], dict[str, str]]
+def test_after_being_killed_at_any_call_the_next_run_makes_the_tree_exactly_old_or_new(
+    *,
+    tmp_path: Path,
+    machine: Any,
+    staged_update: Any,
+    file_system: str,
+    monkeypatch: Any,
+    snapshot: Callable[[Path], dict[str, str]],
 ) -> None:
     _, wanted, plan = staged_update
     old, new = snapshot(machine.root), snapshot(tmp_path / "v20")
-    changed = False
+    ends = []
     for number in rounds(machine, tmp_path):
-        with failing_at(number, monkeypatch, machine.root, None) as calls:
+        with failing_at(number, monkeypatch, machine, KILL) as calls:
             try:
                 machine.install(plan.install, plan.remove, wanted)
             except Killed:
                 pass
             else:
                 break
-        now = {name: value for name, value in snapshot(machine.root).items() if "/.update." not in name}
-        changed = changed or now != old
-        assert changed or now == old
-        assert changed or (machine.root / "usr/lib/os-release").read_text() == "10"
+        machine.recover()
+        found = snapshot(machine.root)
+        assert found in (old, new), f"after call {number} ({calls[number - 1]})"
+        ends.append(found == new)
+        assert not [name for name in os.listdir(machine.statedir.data_dir) if name.startswith("journal")]
         machine.install(plan.install, plan.remove, wanted)
-        assert snapshot(machine.root) == new, f"after call {number} ({calls[number - 1]})"
-    assert changed
-    assert number > 20
+        assert snapshot(machine.root) == new
+    assert ends == sorted(ends), "old up to one call, and new from there on"
+    assert set(ends) == {False, True}
+    assert number > 40
+
+
+@pytest.mark.parametrize("second", [KILL, errno.EIO])
+def test_a_recovery_that_is_interrupted_itself_is_continued_by_the_next(
+    *,
+    second: int,
+    tmp_path: Path,
+    machine: Any,
+    staged_update: Any,
+    file_system: str,
+    monkeypatch: Any,
+    snapshot: Callable[[Path], dict[str, str]],
+) -> None:
+    _, wanted, plan = staged_update
+    old, new = snapshot(machine.root), snapshot(tmp_path / "v20")
+    chosen = random.Random(file_system)
+    for number in rounds(machine, tmp_path, step=3):
+        with failing_at(number, monkeypatch, machine, KILL) as calls:
+            try:
+                machine.install(plan.install, plan.remove, wanted)
+            except Killed:
+                pass
+            else:
+                break
+        points = []
+        for _ in range(3):
+            points.append(chosen.randint(1, 25))
+            with (
+                failing_at(points[-1], monkeypatch, machine, second, lasting=True) as again,
+                suppress(Killed, OSError, ProjectError),
+            ):
+                machine.recover()
+        machine.recover()
+        where = f"after call {number} ({calls[number - 1]}), then {points} ({again})"
+        assert snapshot(machine.root) in (old, new), where
+        machine.install(plan.install, plan.remove, wanted)
+        assert snapshot(machine.root) == new, where
+
+
+def test_errors_that_stay_are_survived_by_the_next_run(
+    *,
+    tmp_path: Path,
+    machine: Any,
+    staged_update: Any,
+    file_system: str,
+    monkeypatch: Any,
+    snapshot: Callable[[Path], dict[str, str]],
+) -> None:
+    _, wanted, plan = staged_update
+    old, new = snapshot(machine.root), snapshot(tmp_path / "v20")
+    for number in rounds(machine, tmp_path, step=2):
+        with (
+            failing_at(number, monkeypatch, machine, errno.EROFS, lasting=True) as calls,
+            suppress(OSError, ProjectError),
+        ):
+            machine.install(plan.install, plan.remove, wanted)
+        if len(calls) < number:
+            break
+        machine.recover()
+        assert snapshot(machine.root) in (old, new), f"after call {number} ({calls[number - 1]})"
+        machine.install(plan.install, plan.remove, wanted)
+        assert snapshot(machine.root) == new
 
 
 def test_a_full_disk_while_preparing_is_told_as_such_and_changes_nothing(
@@ -428,7 +548,7 @@ def test_a_full_disk_while_preparing_is_told_as_such_and_changes_nothing(
     _, wanted, plan = staged_update
     old = snapshot(machine.root)
     with (
-        failing_at(5, monkeypatch, machine.root, OSError(errno.ENOSPC, "No space left on device")),
+        failing_at(5, monkeypatch, machine, errno.ENOSPC),
         pytest.raises(DiskSpaceError, match="nothing was changed"),
     ):
         machine.install(plan.install, plan.remove, wanted)
@@ -453,7 +573,8 @@ def test_a_signal_waits_until_the_changes_are_done(
     original = Directory.rename
 
     def interrupt(self: Directory, old: str, new: str, **options: Any) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        if old.startswith(".update."):
+            os.kill(os.getpid(), signal.SIGINT)
         original(self, old, new, **options)
 
     monkeypatch.setattr(Directory, "rename", interrupt)
@@ -462,11 +583,12 @@ def test_a_signal_waits_until_the_changes_are_done(
     assert snapshot(machine.root) == snapshot(tmp_path / "v20")
 
 
-def test_leftovers_of_a_killed_run_are_cleared_away(machine: Any, system: Any, update: Any) -> None:
-    current = system({"d": {"f": "1", "other": "1"}})
-    build(machine.root / "d", {".update.other": {"deep": {"x": "1"}}, ".update.unknown": "a user's", ".update.": "too"})
-    update(current, {"d": {"f": "2", "other": "1"}})
-    assert sorted(os.listdir(machine.root / "d")) == [".update.", ".update.unknown", "f", "other"]
+def test_what_has_a_name_like_ours_and_is_not_in_the_journal_stays(machine: Any, system: Any, update: Any) -> None:
+    current = system({"d": {"f": "1", "g": "1"}})
+    build(machine.root / "d", {".update.f": {"deep": {"x": "1"}}, ".deleted.f": "a user's", ".update.": "too"})
+    update(current, {"d": {"f": "2", "g": "1"}})
+    assert sorted(os.listdir(machine.root / "d")) == [".deleted.f", ".update.", ".update.f", "f", "g"]
+    assert (machine.root / "d/f").read_text() == "2"
 
 
 # -- any tree to any other ---------------------------------------------------------------------------------------------

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
+import os
 
 import pytest
 
 from swupd.errors import UsageError
-from swupd.report import JsonReport, TextReport, counted, human_size, show_error
+from swupd.report import CONTINUES, JsonReport, TextReport, counted, human_size, show_error
 
 
 class Terminal(io.StringIO):
@@ -53,34 +55,26 @@ def test_debug_wins_over_quiet() -> None:
     assert "verbose" in out.getvalue()
 
 
-def test_on_a_terminal_progress_counts_up_in_place_and_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter(range(1000))
-    monkeypatch.setattr("swupd.report.time.monotonic", lambda: next(clock))
-    screen = Terminal()
-    report = TextReport(out=screen)
-    report.step("download_packs", "Downloading packs")
-    report.progress(1, 2)
-    report.progress(2, 2)
-    report.info("done")
-    assert screen.getvalue() == "Downloading packs\n\r   50 %\r  100 %\r\033[Kdone\n"
-
-
 def test_elsewhere_only_a_long_step_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 5.0, 12.0, 13.0])
     monkeypatch.setattr("swupd.report.time.monotonic", lambda: next(clock))
     report, out, _ = texts()
     report.step("download_packs", "Downloading packs")
     for done in (1, 2, 4):
-        report.progress(done, 4)
+        report.progress(done, 4, 100)
     assert out.getvalue() == "Downloading packs\n   50 %  Downloading packs\n"
 
 
-def test_progress_can_be_switched_off() -> None:
+@pytest.mark.parametrize(("shown", "lines"), [(False, ""), (True, "  100 %  Downloading packs\n")])
+def test_progress_can_be_switched_off(shown: bool, lines: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count(step=100)
+    monkeypatch.setattr("swupd.report.time.monotonic", lambda: next(clock))
+    monkeypatch.setenv("TERM", "dumb")
     screen = Terminal()
-    report = TextReport(out=screen, show_progress=False)
+    report = TextReport(out=screen, show_progress=shown)
     report.step("download_packs", "Downloading packs")
     report.progress(1, 1)
-    assert screen.getvalue() == "Downloading packs\n"
+    assert screen.getvalue() == "Downloading packs\n" + lines
 
 
 def test_a_name_that_is_no_text_is_still_shown() -> None:
@@ -106,6 +100,30 @@ def test_the_json_stream_is_one_valid_array_with_an_object_a_line() -> None:
     assert records[3] == {"type": "warning", "msg": 'quotes " and back\\slash\tand lines'}
     assert records[4] == {"type": "end", "section": "update", "status": 3}
     assert len(out.getvalue().splitlines()) == len(records) + 2
+
+
+def test_one_array_goes_on_in_the_program_that_takes_over() -> None:
+    out = io.StringIO()
+    first = JsonReport(out)
+    first.start("update")
+    first.info("one")
+    environment = first.hand_over()
+    assert environment == {CONTINUES: f"{os.getpid()} update"}
+    second = JsonReport(out, continues="update")
+    second.start("update")
+    second.info("two")
+    second.end(0)
+    assert json.loads(out.getvalue()) == [
+        {"type": "start", "section": "update"},
+        {"type": "info", "msg": "one"},
+        {"type": "info", "msg": "two"},
+        {"type": "end", "section": "update", "status": 0},
+    ]
+
+
+def test_only_an_array_that_has_begun_is_handed_over() -> None:
+    assert JsonReport(io.StringIO()).hand_over() == {}
+    assert TextReport(out=io.StringIO()).hand_over() == {}
 
 
 def test_an_error_is_shown_with_its_hint() -> None:

@@ -33,7 +33,7 @@ BOTH = [need("core", CORE), need("libs", LIBS)]
 
 
 def test_without_an_index_all_packs_are_fetched() -> None:
-    assert all_packs(CORE, BOTH) == (Way(tuple(BOTH)),)
+    assert all_packs(CORE, BOTH) == (Way(tuple(BOTH), unpriced=CORE),)
 
 
 def test_a_pack_that_is_smaller_than_its_single_files_is_fetched() -> None:

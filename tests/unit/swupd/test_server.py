@@ -30,10 +30,11 @@ from swupd.formats import archive, delta, filehash, layout, signature, updateind
 from swupd.formats.manifest import Entry, FileType, Level, Manifest, serialise
 from swupd.formats.updateindex import BundleCost, Update, UpdateIndex
 from swupd.report import TextReport
-from swupd.server import Server, parse_version
+from swupd.server import Server
 from swupd.settings import Settings
 from swupd.statedir import StateDir
 from swupd.trust import Verifier
+from swupd.versions import parse_versions
 
 FILE_MODE = 0o100644
 SOME_HASH = "ab" * 32
@@ -150,6 +151,10 @@ class CountingFetcher(Fetcher):
         self.asked.append(url)
         return super().get(url, **options)
 
+    def get_from_any(self, urls: Any, **options: Any) -> Any:
+        self.asked.append(urls[0])
+        return super().get_from_any(urls, **options)
+
     def get_all(self, downloads: Any, *arguments: Any, **options: Any) -> Any:
         self.asked += [download.url for download in downloads]
         return super().get_all(downloads, *arguments, **options)
@@ -244,7 +249,7 @@ def test_a_version_file_without_a_version_is_an_error(tree: Tree, client: Client
 @given(st.binary(max_size=20))
 def test_any_version_file_is_a_version_or_an_error(data: bytes) -> None:
     with suppress(ServerError):
-        assert parse_version(data, "latest") > 0
+        assert all(version > 0 for version in parse_versions(data, "latest"))
 
 
 def test_a_version_file_that_was_changed_is_refused(tree: Tree, client: Client) -> None:
@@ -261,14 +266,14 @@ def test_a_version_file_that_is_being_replaced_is_asked_for_again(
     new = tree.path("version/format30/latest.sig").read_bytes()
     tree.publish_latest(b"20\n")
     tree.write("version/format30/latest.sig", new)
-    get = client.fetcher.get
+    get = client.fetcher.get_from_any
 
-    def get_while_publishing(url: str, **options: Any) -> bytes:
-        data = get(url, **options)
+    def get_while_publishing(urls: list[str], **options: Any) -> Any:
+        answer = get(urls, **options)
         tree.write("version/format30/latest", b"30\n")
-        return data
+        return answer
 
-    monkeypatch.setattr(client.fetcher, "get", get_while_publishing)
+    monkeypatch.setattr(client.fetcher, "get_from_any", get_while_publishing)
     assert client.server.latest_version() == 30
 
 
@@ -298,6 +303,103 @@ def test_the_signature_of_the_latest_version_alone_can_go_unchecked(tmp_path: Pa
     client = Client(tmp_path / "client", tree, check_latest_signature=False)
     assert client.server.latest_version() == 20
     assert "not checked" in client.err.getvalue()
+
+
+def test_the_next_version_is_the_smallest_above_the_installed_one(tree: Tree, client: Client) -> None:
+    tree.publish_latest(b"50\n40\nnonsense\n30\n20\n")
+    assert [client.server.next_version(installed) for installed in (10, 20, 35, 49)] == [20, 30, 40, 50]
+
+
+def test_if_nothing_is_newer_the_next_version_is_the_newest(tree: Tree, client: Client) -> None:
+    tree.publish_latest(b"50\n40\n")
+    assert [client.server.next_version(installed) for installed in (50, 60)] == [50, 50]
+
+
+def mirrored(directory: Path, *trees: Tree, **changes: Any) -> Client:
+    first, *rest = [f"file://{tree.directory}" for tree in trees]
+    mirrors = {"content_mirrors": tuple(rest), "version_mirrors": tuple(rest)}
+    urls = {"content_url": first, "version_url": first}
+    return Client(directory, trees[0], **urls | mirrors | changes)
+
+
+@pytest.fixture
+def other(tmp_path: Path, publisher: Publisher) -> Tree:
+    """Another place where the same publisher's content is."""
+    (tmp_path / "other").mkdir()
+    return Tree(tmp_path / "other", publisher)
+
+
+@pytest.mark.parametrize("wrong", ["missing", "unsigned", "forged", "nonsense"])
+def test_a_version_comes_from_the_first_mirror_with_a_valid_signature(
+    tmp_path: Path, tree: Tree, other: Tree, wrong: str
+) -> None:
+    if wrong != "missing":
+        tree.publish_latest(b"30\n" if wrong != "nonsense" else b"<html>")
+    if wrong == "unsigned":
+        tree.path("version/format30/latest.sig").unlink()
+    if wrong == "forged":
+        tree.write("version/format30/latest", b"40\n")
+    other.publish_latest(b"20\n")
+    client = mirrored(tmp_path / "client", tree, other)
+    assert client.server.latest_version() == 20
+    assert ("Warning: " in client.err.getvalue()) == (wrong != "missing")
+
+
+def test_if_no_mirror_has_a_valid_signature_the_last_one_is_blamed(tmp_path: Path, tree: Tree, other: Tree) -> None:
+    for place in (tree, other):
+        place.publish_latest(b"30\n")
+        place.write("version/format30/latest", b"40\n")
+    with pytest.raises(SignatureError, match="other"):
+        mirrored(tmp_path / "client", tree, other).server.latest_version()
+
+
+def test_a_damaged_manifest_is_fetched_again_from_another_mirror(tmp_path: Path, tree: Tree, other: Tree) -> None:
+    for place in (tree, other):
+        place.publish_mom(10, place.publish_bundle(10, "os-core"))
+    tree.path("10/Manifest.os-core.tar").write_bytes(b"damaged")
+    client = mirrored(tmp_path / "client", tree, other)
+    assert client.server.bundle(client.server.mom(10), "os-core").version == 10
+
+
+# -- offline ---------------------------------------------------------------------------------------------------------
+
+
+def test_offline_the_latest_version_is_the_newest_that_is_cached(tmp_path: Path, tree: Tree, client: Client) -> None:
+    for version in (10, 20):
+        tree.publish_mom(version, tree.publish_bundle(version, "os-core"))
+        client.server.mom(version)
+    tree.publish_latest(b"30\n")
+    offline = Client(tmp_path / "client", tree, offline=True)
+    assert offline.server.latest_version() == 20
+    assert offline.server.next_version(10) == 20
+    assert offline.fetcher.requests == 0
+
+
+def test_offline_a_cached_version_of_another_format_or_without_a_valid_signature_is_not_the_latest(
+    tmp_path: Path, tree: Tree, client: Client
+) -> None:
+    for version in (10, 20):
+        tree.publish_mom(version, tree.publish_bundle(version, "os-core"))
+        client.server.mom(version)
+    client.statedir.write_manifest(20, "Manifest.MoM", b"forged")
+    assert Client(tmp_path / "client", tree, offline=True).server.latest_version() == 10
+    with pytest.raises(ServerError, match="no version of format 31"):
+        Client(tmp_path / "client", tree, offline=True, format="31").server.latest_version()
+
+
+def test_offline_what_is_not_cached_is_an_error_that_says_so(tmp_path: Path, tree: Tree, client: Client) -> None:
+    tree.publish_mom(10, tree.publish_bundle(10, "os-core"))
+    tree.publish_latest(b"10\n")
+    offline = Client(tmp_path / "client", tree, offline=True)
+    with pytest.raises(ServerError, match="--offline"):
+        offline.server.latest_version()
+    with pytest.raises(ServerError, match="--offline"):
+        offline.server.latest_overall()
+    with pytest.raises(MomError, match="--offline"):
+        offline.server.mom(10)
+    mom = client.server.mom(10)
+    with pytest.raises(DownloadError, match="--offline"):
+        offline.server.bundle(mom, "os-core")
 
 
 def test_the_format_of_a_version_can_be_asked_for(tree: Tree, client: Client) -> None:
@@ -490,6 +592,21 @@ def test_many_bundles_come_in_the_order_of_their_names(tree: Tree, client: Clien
     tree.publish_mom(20, *(tree.publish_bundle(20, f"b{n}") for n in range(30)))
     wanted = [f"b{n}" for n in reversed(range(30))]
     assert list(client.server.bundles(client.server.mom(20), wanted)) == wanted
+
+
+def test_each_bundle_is_visited_and_those_that_cannot_be_had_are_named(tree: Tree, client: Client) -> None:
+    tree.publish_mom(20, *(tree.publish_bundle(20, name) for name in ("cached", "fetched", "missing", "broken")))
+    mom = client.server.mom(20)
+    client.server.bundle(mom, "cached")
+    tree.path("20/Manifest.missing.tar").unlink()
+    tree.publish_bundle(20, "broken", files=4)
+    visited: dict[str, Manifest] = {}
+    failures = client.server.each_bundle(mom, names(mom), visited.__setitem__)
+    assert {name: len(manifest.entries) for name, manifest in visited.items()} == {"cached": 3, "fetched": 3}
+    assert {name: type(error) for name, error in failures.items()} == {
+        "missing": NotOnServerError,
+        "broken": ManifestError,
+    }
 
 
 def test_variants_are_chosen_for_the_machine(tmp_path: Path, tree: Tree) -> None:

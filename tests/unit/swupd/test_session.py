@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import time
 from argparse import Namespace
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 
 from swupd.errors import LockedError, NotRootError, UsageError
 from swupd.report import TextReport
-from swupd.session import exclusive, reading
+from swupd.session import browsing, exclusive, reading
+from swupd.statedir import StateDir, lock
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="an exclusive session needs root")
 
@@ -81,3 +83,25 @@ def test_an_exclusive_session_needs_root(args: Namespace, tmp_path: Path) -> Non
     with pytest.raises(NotRootError), exclusive(args, TextReport()):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+@needs_root
+def test_root_has_a_cache_of_its_own_while_the_system_is_busy_and_waits_for_that(
+    args: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    own = StateDir(tmp_path / "swupd", tmp_path / "swupd", "")
+    own.prepare()
+    told, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with exclusive(args, TextReport()), lock(own):
+            os.write(tell, b"x")
+            time.sleep(0.3)
+        os._exit(0)
+    os.read(told, 1)
+    begun = time.monotonic()
+    with browsing(args, TextReport()) as session:
+        assert time.monotonic() - begun > 0.2
+        assert session.statedir.cache_dir == own.cache_dir
+        assert os.waitpid(child, 0)[1] == 0

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from swupd.errors import UsageError
-from swupd.settings import Settings, resolve
+from swupd.settings import MAX_MIRRORS, Settings, check_url, mirror_list, resolve
 
 DEFAULTS = "usr/share/defaults/swupd"
 
@@ -186,3 +190,88 @@ def test_a_number_out_of_its_range_is_refused(tmp_path: Path) -> None:
 def test_fallback_certificate_stores_come_from_the_environment() -> None:
     found = resolve({}, {"SWUPD_FALLBACK_CAPATHS": "/a:/b/c:"})
     assert found.fallback_ca_paths == (Path("/a"), Path("/b/c"))
+
+
+# -- mirrors, limits and being offline -------------------------------------------------------------------------------
+
+MIRROR_FILE = "etc/swupd/mirror_contenturl"
+
+
+def test_a_mirror_file_may_have_several_lines_of_which_the_first_is_preferred(tmp_path: Path) -> None:
+    text = "https://a.example.org/x\n# the slow one\n\n  https://b.example.org/ \nfile:///srv/c"
+    write(tmp_path, MIRROR_FILE, text)
+    found = settings(tmp_path)
+    assert found.content_url == "https://a.example.org/x"
+    assert found.content_mirrors == ("https://b.example.org", "file:///srv/c")
+    assert found.version_mirrors == ()
+
+
+def test_a_mirror_file_with_an_empty_first_line_counts_as_none(tmp_path: Path) -> None:
+    write(tmp_path, MIRROR_FILE, "\nhttps://a.example.org\n")
+    write(tmp_path, f"{DEFAULTS}/contenturl", "https://vendor.example.org\n")
+    found = settings(tmp_path)
+    assert (found.content_url, found.content_mirrors) == ("https://vendor.example.org", ())
+
+
+def test_the_vendors_server_is_no_mirror_of_a_configured_one(tmp_path: Path) -> None:
+    write(tmp_path, MIRROR_FILE, "https://a.example.org")
+    write(tmp_path, f"{DEFAULTS}/contenturl", "https://vendor.example.org\n")
+    assert settings(tmp_path).content_mirrors == ()
+
+
+def test_an_option_replaces_the_whole_list_of_mirrors(tmp_path: Path) -> None:
+    write(tmp_path, MIRROR_FILE, "https://a.example.org\nhttps://b.example.org\n")
+    found = settings(tmp_path, contenturl="https://c.example.org")
+    assert (found.content_url, found.content_mirrors) == ("https://c.example.org", ())
+
+
+def test_a_mirror_that_is_listed_twice_counts_once(tmp_path: Path) -> None:
+    write(tmp_path, MIRROR_FILE, "https://a.example.org\nhttps://b.example.org/\nhttps://b.example.org\n")
+    assert settings(tmp_path).content_mirrors == ("https://b.example.org",)
+
+
+def test_a_mirror_that_is_no_url_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    write(tmp_path, MIRROR_FILE, "https://a.example.org\nnonsense\n")
+    with pytest.raises(UsageError, match="mirror_contenturl: 'nonsense'"):
+        settings(tmp_path)
+
+
+def test_too_many_mirrors_are_an_error(tmp_path: Path) -> None:
+    write(tmp_path, MIRROR_FILE, "\n".join(f"https://m{n}.example.org" for n in range(MAX_MIRRORS + 1)))
+    with pytest.raises(UsageError, match=f"more than {MAX_MIRRORS}"):
+        settings(tmp_path)
+
+
+@given(data=st.binary(max_size=300))
+def test_any_mirror_file_is_a_list_of_urls_or_an_error(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "mirror"
+        path.write_bytes(data)
+        with suppress(UsageError):
+            for url in mirror_list(path):
+                assert check_url(url, "x") == url
+
+
+def test_mirror_files_can_be_left_unread_by_who_replaces_them(tmp_path: Path) -> None:
+    write(tmp_path, MIRROR_FILE, "nonsense")
+    write(tmp_path, f"{DEFAULTS}/contenturl", "https://vendor.example.org\n")
+    assert settings(tmp_path, without_mirrors=True).content_url == "https://vendor.example.org"
+
+
+def test_nothing_is_limited_unless_it_is_asked_for(tmp_path: Path) -> None:
+    found = settings(tmp_path)
+    assert (found.offline, found.limit_rate, found.cache_limit, found.cache_days) == (False, None, None, None)
+
+
+def test_limits_and_being_offline_are_options(tmp_path: Path) -> None:
+    found = settings(tmp_path, offline=True, limit_rate=500_000, cache_limit=2, cache_days=30)
+    assert (found.offline, found.limit_rate, found.cache_limit, found.cache_days) == (True, 500_000, 2, 30)
+
+
+def test_a_client_certificate_that_everybody_can_read_is_worth_a_warning(tmp_path: Path) -> None:
+    write(tmp_path, "etc/swupd/client.pem", "")
+    (tmp_path / "etc/swupd/client.pem").chmod(0o644)
+    (warning,) = settings(tmp_path).warnings
+    assert "client.pem" in warning
+    (tmp_path / "etc/swupd/client.pem").chmod(0o600)
+    assert settings(tmp_path).warnings == ()

@@ -436,3 +436,30 @@ def test_setuid_and_owner_are_in_the_staged_object(machine: Any, published: File
     status = (machine.statedir.staged / entry.hash).stat()
     assert stat.S_IMODE(status.st_mode) == 0o4755
     assert status.st_uid == os.getuid()
+
+
+# -- forecasts ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_forecast_names_what_is_not_staged_yet_and_fetches_nothing(
+    publisher: Any, machine: Any, published: FileList
+) -> None:
+    machine.stage([published["/empty"]])
+    pack = publisher.pack("editors", 0, 10, [published["/d/small"].hash])
+    with machine.stager() as (stager, _):
+        forecast = stager.forecast(published.values(), packs=[pack])
+    assert forecast.missing == hashes(published) - {published["/empty"].hash}
+    assert forecast.way.packs == (pack,)
+    assert machine.staged == {published["/empty"].hash}
+
+
+def test_a_forecast_leaves_out_packs_that_have_nothing_to_give(
+    publisher: Any, machine: Any, published: FileList
+) -> None:
+    entry = published["/d/small"]
+    pack = publisher.pack("editors", 0, 10, [entry.hash])
+    machine.stage([entry])
+    with machine.stager() as (stager, _):
+        forecast = stager.forecast(published.values(), packs=[pack])
+    assert (forecast.way.packs, forecast.way.single_files) == ((), len(forecast.missing))
+    assert forecast.way.unpriced == forecast.missing

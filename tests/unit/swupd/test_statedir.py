@@ -195,106 +195,6 @@ def test_a_full_disk_while_caching_is_a_disk_space_error(state: StateDir, monkey
     assert files(state.manifests(20)) == set()
 
 
-# -- cleaning --------------------------------------------------------------------------------------------------------
-
-
-def clutter(state: StateDir) -> None:
-    """One of everything that can lie in a state directory."""
-    for version, name in ((10, "editors"), (20, "MoM"), (5, "editors")):
-        fill(state.manifests(version) / f"Manifest.{name}")
-    fill(state.manifests(10) / ("Manifest.editors." + "ab" * 32))
-    fill(state.manifests(10) / ".Manifest.editors.new")
-    fill(state.content / "manifest/Manifest-editors-delta-from-5-to-10")
-    fill(state.pack_marker("editors", 0, 10), "")
-    fill(state.staged / "directory object/inner")
-    fill(state.staged / "object", "12345")
-    fill(state.download / ".part")
-    fill(state.delta / "delta")
-    fill(state.temp / "temp")
-    fill(state.cache_dir / "cache/https___other.example.org/staged/object")
-    fill(state.cache_dir / "staged/old")
-    fill(state.cache_dir / "10/Manifest.os-core")
-    fill(state.cache_dir / "11/not ours")
-    fill(state.cache_dir / "pack-editors-from-0-to-10.tar")
-    fill(state.cache_dir / "Manifest-editors-delta-from-5")
-    fill(state.tracking / "editors", "")
-    fill(state.lock_file, "")
-    fill(state.version_file, "10\n")
-
-
-KEPT_IN_CACHE = {"manifest/10/Manifest.editors", "manifest/20/Manifest.MoM"}
-
-
-def test_cleaning_keeps_the_manifests_of_the_current_version(state: StateDir) -> None:
-    clutter(state)
-    state.clean(MOM)
-    assert files(state.content) == KEPT_IN_CACHE
-
-
-def test_cleaning_removes_other_caches_and_the_old_layout_but_nothing_else(state: StateDir) -> None:
-    clutter(state)
-    state.clean(MOM)
-    assert {path.name for path in (state.cache_dir / "cache").iterdir()} == {state.content.name}
-    assert {path.name for path in state.cache_dir.iterdir()} == {"cache", "11"}
-    assert files(state.data_dir) == {"bundles/editors", "swupd_lock", "version"}
-
-
-def test_cleaning_without_a_current_version_keeps_no_manifests(state: StateDir) -> None:
-    clutter(state)
-    state.clean(None)
-    assert files(state.content) == set()
-
-
-def test_cleaning_everything_removes_the_whole_cache_and_only_that(state: StateDir) -> None:
-    clutter(state)
-    state.clean(MOM, everything=True)
-    assert not (state.cache_dir / "cache").exists()
-    assert files(state.data_dir) == {"bundles/editors", "swupd_lock", "version"}
-
-
-def test_a_dry_run_names_what_cleaning_removes_and_removes_nothing(state: StateDir) -> None:
-    clutter(state)
-    before = files(state.cache_dir)
-    promised = state.clean(MOM, dry_run=True)
-    assert files(state.cache_dir) == before
-    done = state.clean(MOM)
-    assert (promised.files, promised.bytes, promised.paths) == (done.files, done.bytes, done.paths)
-    assert set(promised.paths) == {f"{state.cache_dir}/{name}" for name in before - files(state.cache_dir)}
-
-
-def test_files_with_another_name_free_no_bytes(state: StateDir, tmp_path: Path) -> None:
-    fill(state.staged / "alone", "12345")
-    os.link(fill(state.staged / "shared", "1234567"), tmp_path / "installed")
-    report = state.clean(MOM)
-    assert (report.files, report.bytes) == (2, 5)
-
-
-def test_cleaning_removes_links_but_not_what_they_point_to(state: StateDir, tmp_path: Path) -> None:
-    fill(tmp_path / "elsewhere/precious")
-    (state.staged / "link").symlink_to(tmp_path / "elsewhere")
-    (state.cache_dir / "cache/other").symlink_to(tmp_path / "elsewhere")
-    assert state.clean(MOM).files == 2
-    assert files(tmp_path / "elsewhere") == {"precious"}
-
-
-def test_a_part_of_the_cache_that_is_a_link_is_not_entered(state: StateDir, tmp_path: Path) -> None:
-    fill(tmp_path / "elsewhere/precious")
-    state.staged.rmdir()
-    state.staged.symlink_to(tmp_path / "elsewhere")
-    state.clean(MOM)
-    assert files(tmp_path / "elsewhere") == {"precious"}
-
-
-def test_caches_of_other_urls_stay_while_the_own_one_is_unknown(tmp_path: Path) -> None:
-    other = fill(tmp_path / "state/cache/https___other.example.org/staged/object")
-    StateDir(tmp_path / "state", tmp_path / "state", "").clean(None)
-    assert other.exists()
-
-
-def test_cleaning_a_state_directory_that_does_not_exist_is_fine(tmp_path: Path) -> None:
-    assert StateDir(tmp_path / "none", tmp_path / "none", URL).clean(None).files == 0
-
-
 # -- the lock --------------------------------------------------------------------------------------------------------
 
 
@@ -332,3 +232,34 @@ def test_a_lock_file_that_is_a_link_is_refused(state: StateDir, tmp_path: Path) 
     with pytest.raises(StateDirectoryError), lock(state):
         pass
     assert not (tmp_path / "victim").exists()
+
+
+def test_manifests_of_a_shared_cache_are_read_where_there_is_no_own_one(state: StateDir, tmp_path: Path) -> None:
+    own = StateDir(tmp_path / "own", tmp_path / "own", URL, shared_cache=tmp_path / "cache")
+    own.prepare()
+    state.write_manifest(20, "Manifest.MoM", MOM)
+    assert own.read_manifest(20, "Manifest.MoM") == MOM
+    own.write_manifest(20, "Manifest.MoM", b"own")
+    assert own.read_manifest(20, "Manifest.MoM") == b"own"
+    own.drop_manifest(20, "Manifest.MoM")
+    assert own.read_manifest(20, "Manifest.MoM") == state.read_manifest(20, "Manifest.MoM") == MOM
+
+
+def test_the_versions_of_both_caches_are_known_the_newest_first(state: StateDir, tmp_path: Path) -> None:
+    assert state.cached_versions() == []
+    own = StateDir(tmp_path / "own", tmp_path / "own", URL, shared_cache=tmp_path / "cache")
+    own.prepare()
+    for version in (9, 20):
+        state.write_manifest(version, "Manifest.MoM", MOM)
+    own.write_manifest(10, "Manifest.MoM", MOM)
+    fill(state.content / "manifest/nonsense")
+    assert own.cached_versions() == [20, 10, 9]
+    assert state.cached_versions() == [20, 9]
+
+
+def test_a_link_in_a_shared_cache_is_not_followed(state: StateDir, tmp_path: Path) -> None:
+    own = StateDir(tmp_path / "own", tmp_path / "own", URL, shared_cache=tmp_path / "cache")
+    own.prepare()
+    fill(tmp_path / "elsewhere/Manifest.MoM")
+    (state.content / "manifest/20").symlink_to(tmp_path / "elsewhere")
+    assert own.read_manifest(20, "Manifest.MoM") is None

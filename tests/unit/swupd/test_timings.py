@@ -26,3 +26,12 @@ def test_a_command_without_steps_has_only_a_total() -> None:
     report.start("info")
     report.end(0)
     assert out.getvalue().endswith(" s  in all\n")
+
+
+def test_times_are_printed_before_another_program_takes_over() -> None:
+    out = io.StringIO()
+    report = TimedReport(TextReport(out=out))
+    report.start("update")
+    report.step("load_manifests", "Loading manifests", 1, 2)
+    assert report.hand_over() == {}
+    assert out.getvalue().splitlines()[1].endswith(" s  load_manifests")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import select
 import shutil
+import socket
+import socketserver
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -18,10 +22,14 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given
+from hypothesis import strategies as st
 
 from swupd.errors import DownloadError, TlsError, UsageError
+from swupd.failures import wants_certificate
+from swupd.limits import FetchLimits
 from swupd.settings import Settings
-from swupd.transport import FetchLimits, TemporaryError, Transport, shown
+from swupd.transport import TemporaryError, Transport, asked_wait, shown
 
 
 class Server(ThreadingHTTPServer):
@@ -56,6 +64,7 @@ class Server(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: Server
 
     def do_GET(self) -> None:
@@ -217,7 +226,8 @@ def test_a_percent_sign_reaches_the_server_as_it_is(tmp_path: Path, server: Serv
 
 def test_a_proxy_of_the_environment_is_used(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", server.url(""))
-    monkeypatch.delenv("no_proxy", raising=False)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
     assert get(make_transport(tmp_path), "http://updates.example.org/file") == b"http://updates.example.org/file"
 
 
@@ -263,17 +273,207 @@ def test_another_name_than_the_certificates_is_refused(
         get(transport, f"https://localhost:{tls_server.port}/file")
 
 
-def test_a_client_certificate_of_the_system_is_shown_to_the_server(tmp_path: Path, certificates: Certificates) -> None:
+# -- client certificates ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def strict_server(certificates: Certificates) -> Iterator[Server]:
+    """Demands a client certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates.server)
     context.load_verify_locations(certificates.ca)
     context.verify_mode = ssl.CERT_REQUIRED
     server = Server(context)
-    try:
-        with pytest.raises(TemporaryError):
-            get(make_transport(tmp_path, fallback_ca_paths=(certificates.ca,)), server.url())
-        (tmp_path / "etc/swupd").mkdir(parents=True)
-        (tmp_path / "etc/swupd/client.pem").write_bytes(certificates.client.read_bytes())
-        assert get(make_transport(tmp_path, fallback_ca_paths=(certificates.ca,)), server.url()) == b"/file"
-    finally:
-        server.stop()
+    yield server
+    server.stop()
+
+
+def put_client_certificate(root: Path, content: bytes) -> Path:
+    path = root / "etc/swupd/client.pem"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    path.chmod(0o600)
+    return path
+
+
+def test_a_client_certificate_of_the_system_is_shown_to_the_server(
+    tmp_path: Path, strict_server: Server, certificates: Certificates
+) -> None:
+    put_client_certificate(tmp_path, certificates.client.read_bytes())
+    assert get(make_transport(tmp_path, fallback_ca_paths=(certificates.ca,)), strict_server.url()) == b"/file"
+
+
+def test_a_server_that_wants_a_client_certificate_gets_none_without_one(
+    tmp_path: Path, strict_server: Server, certificates: Certificates
+) -> None:
+    # A server that closes the connection before its alert has arrived says nothing.
+    with pytest.raises((TlsError, TemporaryError)) as caught:
+        get(make_transport(tmp_path, fallback_ca_paths=(certificates.ca,)), strict_server.url())
+    if isinstance(caught.value, TlsError):
+        assert "client.pem" in caught.value.hint
+    assert strict_server.paths == []
+
+
+def test_the_alert_of_a_server_that_wants_a_client_certificate_is_understood() -> None:
+    error = ssl.SSLError(1, "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] tlsv13 alert certificate required (_ssl.c:2580)")
+    assert wants_certificate(error)
+    assert not wants_certificate(ssl.SSLError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed"))
+
+
+def with_password(certificates: Certificates) -> bytes:
+    key = ec.generate_private_key(ec.SECP256R1())
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"secret"),
+    )
+    return certificates.client.read_bytes().partition(b"-----BEGIN PRIVATE")[0] + private
+
+
+def without_key(certificates: Certificates) -> bytes:
+    return certificates.client.read_bytes().partition(b"-----BEGIN PRIVATE")[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (with_password, "has a password"),
+        (without_key, "cannot use the client certificate"),
+        (lambda _: b"nonsense", "cannot use the client certificate"),
+        (lambda _: b"", "cannot use the client certificate"),
+    ],
+)
+def test_a_client_certificate_that_cannot_be_used_is_one_clear_line(
+    tmp_path: Path,
+    tls_server: Server,
+    certificates: Certificates,
+    content: Callable[[Certificates], bytes],
+    message: str,
+) -> None:
+    path = put_client_certificate(tmp_path, content(certificates))
+    with pytest.raises(TlsError, match=message) as caught:
+        get(make_transport(tmp_path, fallback_ca_paths=(certificates.ca,)), tls_server.url())
+    assert str(path) in str(caught.value)
+    assert caught.value.hint
+    assert tls_server.paths == []
+
+
+def test_a_client_certificate_that_cannot_be_used_does_not_matter_for_files(tmp_path: Path) -> None:
+    put_client_certificate(tmp_path, b"nonsense")
+    (tmp_path / "file").write_bytes(b"x")
+    assert get(make_transport(tmp_path), f"file://{tmp_path}/file") == b"x"
+
+
+# -- proxies ---------------------------------------------------------------------------------------------------------
+
+
+class Proxy(socketserver.ThreadingTCPServer):
+    """Knows CONNECT only, as for https; remembers where it led."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, answer: bytes = b"HTTP/1.1 200 Connected\r\n\r\n") -> None:
+        super().__init__(("127.0.0.1", 0), Tunnel)
+        self.answer = answer
+        self.requests: list[str] = []
+        self.thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02})
+        self.thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://name:secret@127.0.0.1:{self.server_address[1]}"
+
+    def stop(self) -> None:
+        self.shutdown()
+        self.server_close()
+        self.thread.join()
+
+
+class Tunnel(socketserver.StreamRequestHandler):
+    server: Proxy
+
+    def handle(self) -> None:
+        lines = [line.decode().rstrip() for line in iter(self.rfile.readline, b"\r\n")]
+        self.server.requests += lines
+        self.wfile.write(self.server.answer)
+        if b" 200 " not in self.server.answer:
+            return
+        host, _, port = lines[0].split()[1].rpartition(":")
+        with suppress(OSError), socket.create_connection((host, int(port))) as upstream:
+            ends = {self.connection: upstream, upstream: self.connection}
+            while True:
+                for end in select.select(list(ends), [], [], 10)[0]:
+                    data = end.recv(65536)
+                    if not data:
+                        return
+                    ends[end].sendall(data)
+
+
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    proxy = Proxy()
+    yield proxy
+    proxy.stop()
+
+
+def test_https_goes_through_the_proxy_of_the_environment(
+    tmp_path: Path, tls_server: Server, proxy: Proxy, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", proxy.url)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert get(make_transport(tmp_path, fallback_ca_paths=(certificates.ca,)), tls_server.url()) == b"/file"
+    assert proxy.requests[0].startswith(f"CONNECT 127.0.0.1:{tls_server.port} ")
+    assert any(line.startswith("Proxy-Authorization: Basic ") for line in proxy.requests)
+
+
+def test_no_proxy_is_heard(
+    tmp_path: Path, tls_server: Server, proxy: Proxy, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", proxy.url)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert get(make_transport(tmp_path, fallback_ca_paths=(certificates.ca,)), tls_server.url()) == b"/file"
+    assert proxy.requests == []
+
+
+def test_a_proxy_that_refuses_is_an_error_without_its_password(
+    tmp_path: Path, tls_server: Server, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy.answer = b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"
+    monkeypatch.setenv("https_proxy", proxy.url)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(TemporaryError, match="407") as caught:
+        get(make_transport(tmp_path), tls_server.url())
+    assert "secret" not in str(caught.value)
+
+
+def test_a_proxy_that_is_not_there_is_an_error_without_retries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://name:secret@127.0.0.1:1")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(DownloadError, match="cannot connect") as caught:
+        get(make_transport(tmp_path), "http://updates.example.org/file")
+    assert "proxy" in caught.value.hint
+    assert "secret" not in str(caught.value)
+
+
+# -- when to come back -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("7", 7), ("", 0), ("-1", 0), ("soon", 0), ("9" * 30, 0), ("Tue, 14 Nov 2023 22:13:20 GMT", 0)],
+)
+def test_a_time_to_come_back_is_seconds_or_a_date(text: str, seconds: float) -> None:
+    assert asked_wait(text) == seconds
+
+
+def test_a_date_to_come_back_counts_from_now() -> None:
+    assert 28 < asked_wait(format_datetime(datetime.now(UTC) + timedelta(seconds=30))) <= 30
+
+
+@given(st.text(max_size=40))
+def test_any_time_to_come_back_is_a_number_of_seconds(text: str) -> None:
+    assert asked_wait(text) >= 0

@@ -15,6 +15,7 @@ from swupd.formats import archive, layout
 from swupd.formats.archive import Member, ObjectType
 from swupd.formats.filehash import hash_content
 from swupd.formats.manifest import Entry, FileType, Manifest, serialise
+from swupd.formats.signature import SigningKey
 
 FORMAT = 30
 
@@ -28,13 +29,16 @@ class Bundle:
     also_add: Sequence[str] = ()
     experimental: bool = False
     executable: Sequence[str] = ()
+    exported: Sequence[str] = ()
+    modes: Mapping[str, int] = field(default_factory=dict)
 
 
 class Publisher:
     """Publishes versions; what did not change keeps its version, what went gets a tombstone."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, signer: SigningKey | None = None) -> None:
         self.directory = directory
+        self._signer = signer
         self._bundles: dict[str, tuple[Manifest, str]] = {}
         self._minversion = 0
 
@@ -79,10 +83,12 @@ class Publisher:
             entries.append(Entry(flags, file_hash, manifest.version, name))
         mom = Manifest(number, version, 0, 1, 0, entries=tuple(sorted(entries, key=lambda e: (e.version, e.name))))
         data = serialise(mom, name=layout.MOM)
+        if self._signer is not None:
+            self._write(layout.manifest_signature(version), self._signer.sign(data))
         self._write(layout.manifest_tar(version, layout.MOM), archive.manifest_tar({"Manifest.MoM": data}, 0))
         self._write(layout.format_file(version), str(number).encode())
-        self._write(layout.latest(number), str(version).encode())
-        self._write(layout.latest_overall(), str(version).encode())
+        self._write_signed(layout.latest(number), str(version).encode())
+        self._write_signed(layout.latest_overall(), str(version).encode())
 
     def _manifest(
         self, name: str, bundle: Bundle, files: Mapping[str, str | None], version: int, number: int
@@ -95,14 +101,18 @@ class Publisher:
         size = 0
         for path, content in everything.items():
             member, data = _member(content, executable=path in bundle.executable)
+            member = replace(member, mode=bundle.modes.get(path, member.mode))
             size += member.size
             file_hash = archive.object_hash(member, [data])
-            entry = Entry.present(FileType(member.type.value), file_hash, version, path)
+            entry = Entry.present(
+                FileType(member.type.value), file_hash, version, path, exported=path in bundle.exported
+            )
             before = old.get(path)
             if (
                 before is not None
                 and before.is_present
                 and before.hash == file_hash
+                and before.is_exported == entry.is_exported
                 and before.version >= self._minversion
             ):
                 entry = before
@@ -130,6 +140,11 @@ class Publisher:
         path = self.directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
+
+    def _write_signed(self, name: str, data: bytes) -> None:
+        self._write(name, data)
+        if self._signer is not None:
+            self._write(layout.signature(name), self._signer.sign(data))
 
 
 def _content(manifest: Manifest) -> object:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,3 +72,70 @@ def test_experimental_bundles_are_marked_as_far_as_the_cache_knows(
 )
 def test_lists_that_exclude_each_other_are_refused(argv: list[str], options: list[str]) -> None:
     assert main(["bundle-list", *argv, *options]) == ExitCode.INVALID_OPTION
+
+
+def listed(machine: Any, *options: str) -> list[str]:
+    machine.run("bundle-list", *options)
+    return [line for line in machine.out.splitlines() if line.lstrip().startswith("- ")]
+
+
+def test_all_bundles_of_the_version_are_listed_with_their_labels(machine: Any) -> None:
+    assert listed(machine, "--all", "--status") == [
+        " - docs",
+        " - editors (explicitly installed)",
+        " - games (experimental)",
+        " - libs (installed)",
+        " - os-core (installed)",
+    ]
+    machine.run("bundle-add", "games", "--no-scripts")
+    machine.run("bundle-list", "--all", "--status", "--quiet")
+    assert "games: explicitly installed, experimental\n" in machine.out
+
+
+def test_dependencies_of_a_bundle_are_listed(machine: Any) -> None:
+    assert listed(machine, "--deps", "editors") == [" - docs (as optional)", " - libs", " - os-core"]
+
+
+def test_verbose_shows_dependencies_as_a_tree(machine: Any) -> None:
+    assert listed(machine, "--deps", "editors", "--verbose") == [
+        " - docs (as optional)",
+        "    - os-core",
+        " - libs",
+        "    - os-core",
+        " - os-core",
+    ]
+    assert "Total: 3" in machine.out
+
+
+def test_quiet_wins_over_the_tree(machine: Any) -> None:
+    machine.run("bundle-list", "--deps", "libs", "--verbose", "--quiet")
+    assert machine.out == "os-core\n"
+
+
+def test_installed_users_of_a_bundle_are_listed_or_all_of_them(machine: Any) -> None:
+    assert listed(machine, "--has-dep", "os-core") == [" - editors", " - libs"]
+    assert listed(machine, "--has-dep", "docs") == [" - editors (as optional)"]
+    assert listed(machine, "--has-dep", "os-core", "--all") == [" - docs", " - editors", " - games", " - libs"]
+    assert listed(machine, "--has-dep", "os-core", "--verbose") == [" - editors", " - libs", "    - editors"]
+
+
+def test_orphans_are_what_nobody_asked_for_and_nothing_needs(machine: Any) -> None:
+    assert listed(machine, "--orphans") == []
+    (machine.state / "bundles/editors").rename(machine.state / "bundles/os-core")
+    assert listed(machine, "--orphans") == [" - editors", " - libs"]
+
+
+@pytest.mark.parametrize("option", ["--deps", "--has-dep"])
+def test_an_unknown_bundle_has_no_dependencies(machine: Any, option: str) -> None:
+    machine.run("bundle-list", option, "nonsense", status=ExitCode.INVALID_BUNDLE)
+    assert machine.errors == ["Error: there is no bundle nonsense in version 10"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--all", "--status"], ["--deps", "editors", "--verbose"], ["--orphans"]])
+def test_json_is_valid(machine: Any, arguments: list[str]) -> None:
+    machine.run("bundle-list", "--json-output", *arguments)
+    stream = json.loads(machine.out)
+    assert stream[0] == {"type": "start", "section": "bundle-list"}
+    assert stream[-1] == {"type": "end", "section": "bundle-list", "status": 0}
+    steps = {each["stepDescription"] for each in stream if each["type"] == "progress"}
+    assert steps <= {"load_manifests", "list_bundles"}

@@ -37,3 +37,16 @@ def test_everything_goes_on_request(machine: Machine) -> None:
 def test_neither_server_nor_certificate_nor_version_is_needed(machine: Machine) -> None:
     (machine.root / "usr/lib/os-release").unlink()
     machine.run("clean", "--url", "https://example.invalid", "--certpath", "/nonexistent")
+
+
+def test_every_command_that_downloads_keeps_the_cache_within_its_limit(
+    machine: Machine, published: Publisher, ten: Bundles
+) -> None:
+    ten["os-core"].files["/usr/bin/core"] = "new" * 1000
+    published.publish(20, ten)
+    machine.run("update", "--download")
+    (content,) = (machine.state / "cache").iterdir()
+    assert list((content / "staged").iterdir())
+    machine.run("update", "--download", "--cache-limit", "1k")
+    assert not [path for path in (content / "staged").iterdir() if path.stat().st_size > 1000]
+    assert (content / "manifest/10/Manifest.MoM").exists()

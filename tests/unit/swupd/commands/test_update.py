@@ -146,9 +146,9 @@ def process(machine: Machine, *argv: str) -> subprocess.CompletedProcess[str]:
 def test_an_update_goes_on_in_a_new_format_by_itself(machine: Machine) -> None:
     done = process(machine, "--json-output")
     assert done.returncode == 0, done.stderr
-    first, end = json.JSONDecoder().raw_decode(done.stdout)
-    second = json.loads(done.stdout[end:])
-    assert [stream[-1] for stream in (first, second)] == [{"type": "end", "section": "update", "status": 0}] * 2
+    stream = json.loads(done.stdout)
+    assert [record for record in stream if record["type"] == "end"] == [stream[-1]]
+    assert stream[-1] == {"type": "end", "section": "update", "status": 0}
     assert machine.read("/usr/bin/core") == "newest"
     machine.run("info", "--quiet")
     assert machine.out == "40\n"
@@ -178,4 +178,40 @@ def test_nothing_is_fetched_for_files_that_only_have_a_new_version(
         if b"new" not in path.read_bytes() and b"VERSION_ID" not in path.read_bytes():
             path.unlink()
     machine.run("update", "--no-scripts")
+    assert machine.read("/usr/bin/core") == "new"
+
+
+def test_the_manifests_of_all_bundles_come_along_on_request(
+    machine: Machine, published: Publisher, ten: Bundles
+) -> None:
+    ten["editors"].files["/usr/bin/edit"] = "new"
+    published.publish(20, ten)
+    machine.run("update", "--no-scripts", "--update-search-file-index", "--json-output")
+    steps = [record for record in json.loads(machine.out) if record["type"] == "progress"]
+    assert (steps[-1]["stepDescription"], steps[-1]["currentStep"]) == ("update_search_index", 11)
+    assert {step["totalSteps"] for step in steps} == {11}
+    found = {path.name for path in machine.state.glob("cache/*/manifest/*/Manifest.*")}
+    assert found >= {f"Manifest.{name}" for name in ten}
+
+
+def test_a_manifest_that_is_missing_does_not_fail_the_update(
+    machine: Machine, published: Publisher, ten: Bundles
+) -> None:
+    ten["games"].files["/usr/bin/game"] = "new"
+    published.publish(20, ten)
+    (published.directory / "20/Manifest.games.tar").unlink()
+    machine.run("update", "--no-scripts", "--update-search-file-index")
+    assert "Warning: bundle games cannot be searched" in machine.err
+
+
+def test_a_system_newer_than_its_format_is_told_so(machine: Machine) -> None:
+    (machine.root / "usr/lib/os-release").write_text("VERSION_ID=15\n")
+    machine.run("update")
+    assert "Version 15 is installed, which is newer than the newest one of format 30 on the server (10)" in machine.out
+
+
+def test_the_newest_version_can_be_asked_for_by_name(machine: Machine, published: Publisher, ten: Bundles) -> None:
+    ten["os-core"].files["/usr/bin/core"] = "new"
+    published.publish(20, ten)
+    machine.run("update", "--no-scripts", "--version", "latest")
     assert machine.read("/usr/bin/core") == "new"

@@ -1,0 +1,61 @@
+"""Being asked to end: by Ctrl-C, by systemd at a shutdown, by a terminal that closes.
+
+The first such signal interrupts a command, which tidies up as after any error; further ones are ignored meanwhile,
+because tidying up must not be interrupted. SIGQUIT and SIGKILL still end the process at once.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+_USUAL = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
+}
+"""The signals, and what they do by themselves."""
+_SIGNALLED = 128
+"""Exit status after a signal, without the signal's number, as shells have it."""
+
+
+class Ended(KeyboardInterrupt):
+    """A signal has asked us to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+@contextmanager
+def endings_raised() -> Iterator[Callable[[], None]]:
+    """Inside, the first signal raises Ended. Gives a function after which none does: the command is over.
+
+    Main thread only. What is ignored already (nohup, a background job) stays so.
+    """
+    before = {number: signal.getsignal(number) for number in _USUAL}
+    ours = [number for number, usual in _USUAL.items() if before[number] is usual]
+
+    def ignore() -> None:
+        for number in ours:
+            signal.signal(number, signal.SIG_IGN)
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 (what signal handlers are given)
+        ignore()
+        raise Ended(number)
+
+    for number in ours:
+        signal.signal(number, end)
+    try:
+        yield ignore
+    finally:
+        for number in ours:
+            signal.signal(number, before[number])
+
+
+def exit_status(interrupt: KeyboardInterrupt) -> int:
+    """What the process returns after an interruption."""
+    return _SIGNALLED + (interrupt.number if isinstance(interrupt, Ended) else signal.SIGINT)

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swupd import history
+
+Bundle = Any
+Machine = Any
+Publisher = Any
+Bundles = dict[str, Any]
+
+
+def tree(machine: Machine) -> dict[str, str]:
+    """The OS: every path with its type and content."""
+    found = {}
+    for path in sorted(machine.root.rglob("*")):
+        name = str(path.relative_to(machine.root))
+        found[name] = f"-> {os.readlink(path)}" if path.is_symlink() else path.read_text() if path.is_file() else "/"
+    return {name: content for name, content in found.items() if not name.startswith("var/tmp")}
+
+
+@pytest.fixture
+def updated(machine: Machine, published: Publisher, ten: Bundles, bundle: Bundle) -> dict[str, str]:
+    """The machine is updated to version 20; the tree that it had before."""
+    before = tree(machine)
+    ten["editors"].files |= {"/usr/bin/edit": "new", "/usr/share/added/deep": "added", "/usr/lib/lib.so.1": None}
+    ten["libs"].files = {"/usr/lib/lib.so": "a file now"}
+    published.publish(20, ten)
+    machine.run("update", "--no-scripts")
+    assert tree(machine) != before
+    return before
+
+
+def test_the_last_update_is_undone_without_a_server(
+    machine: Machine, published: Publisher, updated: dict[str, str]
+) -> None:
+    shutil.rmtree(published.directory)
+    machine.run("rollback", "--no-scripts")
+    assert tree(machine) == updated
+    assert "Rolled back from version 20 to 10" in machine.out
+    assert (machine.state / "version").read_text() == "10\n"
+    assert history.read(machine.state)[-1].outcome == "rolled back"
+
+
+def test_what_came_after_the_update_is_undone_before_it(machine: Machine, updated: dict[str, str]) -> None:
+    machine.run("bundle-add", "games", "--no-scripts")
+    machine.run("bundle-remove", "editors")
+    (machine.root / "usr/bin/core").write_text("damaged")
+    machine.run("repair", "--no-scripts")
+    machine.run("rollback", "--no-scripts")
+    assert tree(machine) == updated
+    assert os.listdir(machine.state / "bundles") == ["editors"]
+    assert "(3 changes)" in machine.out
+
+
+def test_an_update_can_be_done_again_after_its_rollback(machine: Machine, updated: dict[str, str]) -> None:
+    after = tree(machine)
+    machine.run("rollback", "--no-scripts")
+    machine.run("update", "--no-scripts")
+    assert tree(machine) == after
+    machine.run("diagnose")
+
+
+def test_a_dry_run_only_tells(machine: Machine, updated: dict[str, str]) -> None:
+    machine.run("bundle-add", "games", "--no-scripts")
+    before = tree(machine)
+    machine.run("rollback", "--dry-run")
+    assert tree(machine) == before
+    assert machine.out.splitlines()[:2] == ["Would undo: bundle-add games", "Would undo: update from 10 to 20"]
+
+
+def test_it_goes_back_by_one_update_only(machine: Machine, updated: dict[str, str]) -> None:
+    machine.run("rollback", "--no-scripts")
+    machine.run("rollback", status=15)
+    assert "there is no update that could be rolled back" in machine.errors[0]
+    assert "swupd repair --version N --picky --force" in machine.err
+
+
+def test_a_new_system_has_nothing_to_go_back_to(machine: Machine) -> None:
+    assert os.listdir(machine.state / "kept") == []
+    machine.run("rollback", status=15)
+
+
+def test_a_changed_file_is_replaced_and_an_added_one_stays(machine: Machine, updated: dict[str, str]) -> None:
+    (machine.root / "usr/bin/edit").write_text("by hand")
+    (machine.root / "usr/share/added/mine").write_text("precious")
+    machine.run("rollback", "--no-scripts")
+    assert machine.read("/usr/bin/edit") == "edit"
+    assert machine.read("/usr/share/added/mine") == "precious"
+    assert not machine.has("/usr/share/added/deep")
+    assert "/usr/share/added is left as it is" in machine.err
+
+
+def test_a_system_that_something_else_has_changed_is_left_alone(machine: Machine, updated: dict[str, str]) -> None:
+    (machine.root / "usr/lib/os-release").write_text("VERSION_ID=30\n")
+    before = tree(machine)
+    machine.run("rollback", status=10)
+    assert "changed by something else" in machine.errors[0]
+    assert tree(machine) == before
+
+
+def test_nothing_is_begun_if_something_is_not_kept_any_more(machine: Machine, updated: dict[str, str]) -> None:
+    before = tree(machine)
+    kept: list[Path] = sorted((machine.state / "kept").glob("*/[0-9]*"))
+    kept[0].unlink()
+    machine.run("rollback", status=10)
+    assert "is not kept any more; nothing was changed" in machine.errors[0]
+    assert tree(machine) == before
+
+
+def test_nothing_is_begun_if_a_name_that_is_needed_is_taken(machine: Machine, updated: dict[str, str]) -> None:
+    (machine.root / "usr/bin/.update.edit").write_text("a user's")
+    machine.run("rollback", status=10)
+    assert "/usr/bin/.update.edit is in the way" in machine.errors[0]
+
+
+def test_nothing_of_it_is_there_after_all_was_cleaned(machine: Machine, updated: dict[str, str]) -> None:
+    machine.run("clean", "--all")
+    machine.run("rollback", status=15)
+
+
+def test_its_output_is_valid_json(machine: Machine, updated: dict[str, str]) -> None:
+    machine.run("rollback", "--no-scripts", "--json-output")
+    assert json.loads(machine.out)[-1]["status"] == 0
