@@ -224,7 +224,12 @@ def carry_through(journal: Journal, root: Directory, *, resumed: bool) -> Commit
         kept.file_installed(journal.data)
         journal.become(State.INSTALLED)
     except Exception as error:
-        undo(journal, root, why=error)
+        back = undo(journal, root, why=error)
+        if back.conflicts:
+            raise InstallError(
+                f"{error}; what was changed is undone, except {listed(back.conflicts)}",
+                hint="see to the cause, then run: swupd repair",
+            ) from error
         if isinstance(error, Impossible):
             cause = error.__cause__
             if isinstance(cause, OSError) and is_disk_full(cause):

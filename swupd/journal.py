@@ -213,16 +213,14 @@ class Journal:
         return cls(data, State.PREPARING, header)
 
     @classmethod
-    def open(cls, data: Directory, state: State) -> Journal | None:
-        """The journal of this state, checked from beginning to end; None if there is none. Raises JournalError."""
+    def open(cls, data: Directory, state: State, *, only_header: bool = False) -> Journal | None:
+        """The journal of this state, checked from beginning to end; None if there is none.
+
+        only_header: the changes are of no interest any more. Raises OSError, JournalError.
+        """
         if data.lstat(state.value) is None:
             return None
-        return cls(data, state, _check(data, state.value))
-
-    @classmethod
-    def open_finished(cls, kept: Directory) -> Header:
-        """The header of the journal among kept objects, all of it checked. Raises OSError, JournalError."""
-        return _check(kept, FINISHED)
+        return cls(data, state, _check(data, state.value, only_header=only_header))
 
     def become(self, state: State) -> None:
         """Go on to another state; on disk when this returns."""
@@ -249,6 +247,11 @@ def exists(data_dir: str | os.PathLike[str]) -> bool:
         return not {state.value for state in State}.isdisjoint(os.listdir(data_dir))
     except OSError:
         return False
+
+
+def finished(kept: Directory) -> Header:
+    """The header of the journal among kept objects, all of which is checked. Raises OSError, JournalError."""
+    return _check(kept, FINISHED)
 
 
 def forwards(directory: Directory, name: str, *, with_made: bool = True) -> Iterator[Change]:
@@ -334,7 +337,7 @@ def _written(header: Header, changes: Iterable[Change]) -> Iterator[bytes]:
     yield data + checksum.hexdigest().encode() + b"\n"
 
 
-def _check(directory: Directory, name: str) -> Header:
+def _check(directory: Directory, name: str, *, only_header: bool = False) -> Header:
     """Read a journal from beginning to end; its header. Raises JournalError."""
     try:
         file = directory.open_file(name)
@@ -345,6 +348,8 @@ def _check(directory: Directory, name: str) -> Header:
             raise JournalError(f"a journal of more than {JOURNAL_BYTES} bytes")
         first = file.readline(HEADER_BYTES)
         header = _header(first)
+        if only_header:
+            return header
         checksum = hashlib.sha256(first)
         while (line := file.readline(LINE_BYTES)).startswith(b"["):
             decode(line)

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from swupd import journal
 from swupd.errors import DiskSpaceError, UnsafePathError, is_disk_full
 from swupd.fs import Directory
 from swupd.journal import FINISHED, Header, Journal, JournalError, State
@@ -145,25 +146,28 @@ def file_installed(data: Directory) -> int:
     One that keeps nothing just ends. Returns its number, 0 if there is none.
     """
     try:
-        journal = Journal.open(data, State.INSTALLED)
+        installed = Journal.open(data, State.INSTALLED, only_header=True)
     except JournalError:
         return 0
-    if journal is None:
+    if installed is None:
         return 0
-    if not journal.header.purpose.keep:
-        discard(journal)
-        return journal.header.number
-    with data.descend(f"{KEPT}/{journal.header.number}") as directory:
-        data.rename(State.INSTALLED.value, FINISHED, to=directory)
-        directory.sync_names()
-    data.sync_names()
-    return journal.header.number
+    if not installed.header.purpose.keep:
+        discard(installed)
+        return installed.header.number
+    try:
+        with data.descend(f"{KEPT}/{installed.header.number}") as directory:
+            data.rename(State.INSTALLED.value, FINISHED, to=directory)
+            directory.sync_names()
+        data.sync_names()
+    except FileNotFoundError:
+        installed.remove()  # somebody has removed what was kept
+    return installed.header.number
 
 
-def discard(journal: Journal) -> None:
+def discard(ended: Journal) -> None:
     """Drop what an installation keeps, and its journal. Raises OSError."""
-    remove(journal.data, journal.header.number)
-    journal.remove()
+    remove(ended.data, ended.header.number)
+    ended.remove()
 
 
 def finished(data: Directory) -> list[Finished]:
@@ -174,7 +178,7 @@ def finished(data: Directory) -> list[Finished]:
             suppress(FileNotFoundError, NotADirectoryError, UnsafePathError, JournalError),
             data.descend(f"{KEPT}/{number}") as directory,
         ):
-            found.append(Finished(number, Journal.open_finished(directory)))
+            found.append(Finished(number, journal.finished(directory)))
     return found
 
 

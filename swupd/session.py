@@ -150,6 +150,8 @@ def exclusive(args: Namespace, report: Report, *, network: bool = True, repairin
         session.statedir.prepare()
         resources.enter_context(statedir.lock(session.statedir))
         _recover(session, repairing=repairing)
+        if session.guard is None:
+            _settle_repositories(session, args)
         session.system.seed_tracking()
         if network:
             session.settings.require_urls()
@@ -205,6 +207,16 @@ def _recover(session: Session, *, repairing: bool = False) -> None:
         from swupd.recovery import recover
 
         recover(session, repairing=repairing)
+
+
+def _settle_repositories(session: Session, args: Namespace) -> None:
+    """Finish or undo what an interrupted run has begun with 3rd-party repositories."""
+    from swupd.thirdparty.place import noted
+
+    if noted(session.settings):
+        from swupd.thirdparty.host import Host
+
+        Host(session, args).settle_all()
 
 
 def _recover_if_possible(session: Session) -> None:

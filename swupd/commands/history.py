@@ -76,13 +76,15 @@ def table(events: Sequence[Event]) -> list[str]:
 
 
 def _row(event: Event) -> tuple[str, ...]:
+    """What is not known, because another process did it, stays empty."""
     versions = (str(version) for version in (event.from_version, event.to_version) if version)
+    files = event.installed or event.replaced or event.removed
     return (
         time.strftime("%Y-%m-%d %H:%M", time.localtime(event.when)),
         event.command,
         " -> ".join(dict.fromkeys(versions)),
         event.outcome,
-        f"+{event.installed} ~{event.replaced} -{event.removed}",
-        human_size(event.received),
-        f"{event.seconds:.1f}",
+        f"+{event.installed} ~{event.replaced} -{event.removed}" if files else "",
+        human_size(event.received) if event.received else "",
+        f"{event.seconds:.1f}" if event.seconds else "",
     )

@@ -2,7 +2,8 @@
 
 * What was begun with a repository is noted before the first change and *settled* after the last one: if it is in
   `repo.ini` its wrappers are made to be those of its installed bundles, otherwise all that is left of it is removed.
-  A run that was killed left its note; the next one settles it before it does anything else.
+  A run that was killed left its note; the next swupd with the lock of the system settles it before it does anything
+  else.
 * So adding a repository writes `repo.ini` last, and removing one begins there. At each moment it is either there as a
   whole or on its way out.
 * Nothing is written but the prefix of a repository, its state, the wrappers, `repo.ini` and `script.template`.
@@ -80,8 +81,7 @@ class Host:
         Place(self.settings, name).forget_note()
 
     def settle_all(self) -> None:
-        """Settle whatever an interrupted run has begun, and write wrappers anew if the program has another template."""
-        refresh(self.settings.root)
+        """Settle whatever an interrupted run has begun."""
         for name in noted(self.settings):
             self.report.info(f"A change of repository {name} was interrupted; it is finished or undone now")
             self._try_to_settle(name)
@@ -153,11 +153,13 @@ class RepositoryGuard:
 
 @contextmanager
 def working(args: Namespace, report: Report) -> Iterator[Host]:
-    """The host of a command that changes something: with the lock of the system, and everything settled before."""
+    """The host of a command that changes something: with the lock of the system, and everything settled before.
+
+    Wrappers are written anew if the program has another template now.
+    """
     with exclusive(args, report, network=False) as session:
-        host = Host(session, args)
-        host.settle_all()
-        yield host
+        refresh(session.settings.root)
+        yield Host(session, args)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from swupd.errors import UnsafePathError
-from swupd.fs import Directory, components, replace_file
+from swupd.fs import Directory, components, make_directories, replace_file
 
 
 @pytest.fixture
@@ -109,3 +109,55 @@ def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
     replace_file(target, b"20")
     assert target.read_bytes() == b"20"
     assert [p.name for p in tmp_path.iterdir()] == ["latest"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="changing owners needs root")
+def test_a_copy_has_all_that_belongs_to_a_file(top: Directory, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    old.write_bytes(b"content")
+    os.chown(old, 12, 34)
+    old.chmod(0o6755)
+    os.setxattr(old, "user.mark", b"x")
+    os.utime(old, ns=(5, 123456789))
+    top.copy_file(top, "old", "copy")
+    copy = tmp_path / "copy"
+    status = copy.stat()
+    assert copy.read_bytes() == b"content"
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (12, 34, 0o6755)
+    assert (status.st_mtime_ns, os.getxattr(copy, "user.mark")) == (123456789, b"x")
+
+
+def test_nothing_is_left_of_a_copy_that_fails(top: Directory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "old").write_bytes(b"content")
+
+    def refuse(*args: object, **options: object) -> None:
+        raise OSError("no times here")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    with pytest.raises(OSError, match="no times"):
+        top.copy_file(top, "old", "copy")
+    assert top.names() == ["old"]
+
+
+def test_two_objects_exchange_their_names(top: Directory, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").write_text("b")
+    top.exchange("a", "b")
+    assert (tmp_path / "a").read_text() == "b"
+    assert (tmp_path / "b").is_dir()
+    with pytest.raises(FileNotFoundError):
+        top.exchange("a", "missing")
+
+
+def test_a_durable_file_and_its_name_are_waited_for(top: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}").rpartition("/")[2]))
+    top.write_file("f", [b"x"], durable=True)
+    top.sync_names()
+    assert synced == ["f", os.path.basename(top.path)]
+
+
+def test_directories_are_made_with_all_above_them(tmp_path: Path) -> None:
+    for _ in range(2):
+        make_directories(tmp_path / "a/b")
+    assert (tmp_path / "a/b").is_dir()

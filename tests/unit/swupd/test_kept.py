@@ -141,3 +141,10 @@ def test_the_journal_goes_first(data: Directory, root: Directory, tmp_path: Path
         kept.drop(tmp_path / "data")
     assert os.listdir(tmp_path / "data/kept/1") == ["5"]
     assert kept.finished(data) == []
+
+
+def test_a_journal_ends_even_if_somebody_has_removed_what_was_kept(data: Directory, tmp_path: Path) -> None:
+    journal = Journal.write(data, header(1), list[Change]())
+    journal.become(State.INSTALLED)
+    assert kept.file_installed(data) == 1
+    assert os.listdir(tmp_path / "data") == []

@@ -4,10 +4,14 @@ import os
 import time
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from swupd.errors import LockedError, NotRootError, UsageError
+from swupd.fs import Directory
+from swupd.install import identity
+from swupd.journal import Header, Journal, Purpose
 from swupd.report import TextReport
 from swupd.session import browsing, exclusive, reading
 from swupd.statedir import StateDir, lock
@@ -105,3 +109,59 @@ def test_root_has_a_cache_of_its_own_while_the_system_is_busy_and_waits_for_that
         assert time.monotonic() - begun > 0.2
         assert session.statedir.cache_dir == own.cache_dir
         assert os.waitpid(child, 0)[1] == 0
+
+
+# -- an installation that was interrupted ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def interrupted(args: Namespace, tmp_path: Path) -> Path:
+    """A journal of an installation that was being prepared."""
+    for name in ("root", "state", "state/bundles"):
+        (tmp_path / name).mkdir()
+    with Directory.open(tmp_path / "root") as root, Directory.open(tmp_path / "state") as data:
+        purpose = Purpose("bundle-add editors", 10, 10, scripts=False)
+        header = Header(str(args.path), identity(root), ("", ""), 1, tolerant=False, purpose=purpose)
+        Journal.write(data, header, [])
+    return tmp_path / "state/journal.preparing"
+
+
+@needs_root
+@pytest.mark.parametrize("session", [reading, exclusive])
+def test_every_session_of_root_puts_an_interrupted_installation_right(
+    args: Namespace, interrupted: Path, capsys: pytest.CaptureFixture[str], session: Any
+) -> None:
+    with session(args, TextReport()):
+        assert not interrupted.exists()
+    assert "an interrupted bundle-add editors was undone" in capsys.readouterr().err
+
+
+@needs_root
+def test_a_reading_session_leaves_it_to_whoever_has_the_lock(
+    args: Namespace, interrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(tell)
+        with lock(StateDir(tmp_path / "state", tmp_path / "state", "")):
+            (tmp_path / "locked").touch()
+            os.read(told, 1)
+        os._exit(0)
+    os.close(told)
+    while not (tmp_path / "locked").exists():
+        time.sleep(0.01)
+    with reading(args, TextReport()):
+        assert interrupted.exists()
+    os.close(tell)
+    os.waitpid(child, 0)
+    assert "interrupted" not in capsys.readouterr().err
+
+
+def test_a_user_is_told_who_can_put_it_right(
+    args: Namespace, interrupted: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with reading(args, TextReport()):
+        assert interrupted.exists()
+    assert "any swupd command as root finishes it" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from swupd.cli import main
 from swupd.errors import ExitCode
 
 Machine = Any
@@ -49,8 +50,8 @@ def test_files_without_repository_are_removed_if_forced(machine: Machine, mine: 
     assert not machine.wrapper("edit").exists()
 
 
-def test_a_killed_removal_is_finished_by_the_next_command(machine: Machine, mine: Repository) -> None:
-    machine.add("mine", mine, "editor")
+def killed_removal(machine: Machine) -> None:
+    """`remove` that is killed when it is about to wipe the content."""
     program = """
 import os, signal, sys
 from swupd.cli import main
@@ -66,9 +67,23 @@ main(sys.argv[1:])
     )
     assert done.returncode == -9, done.stderr
     assert machine.prefix("mine").exists()
+
+
+def test_a_killed_removal_is_finished_by_the_next_command(machine: Machine, mine: Repository) -> None:
+    machine.add("mine", mine, "editor")
+    killed_removal(machine)
     machine.run("clean")
     assert not machine.prefix("mine").exists()
-    assert not list((machine.state / "3rd-party").iterdir())
+
+
+def test_a_killed_removal_is_finished_by_a_command_of_the_system_as_well(machine: Machine, mine: Repository) -> None:
+    machine.add("mine", mine, "editor")
+    killed_removal(machine)
+    group, *argv = machine.argv("clean")
+    assert group == "3rd-party"
+    assert main(argv) == 0
+    assert not machine.prefix("mine").exists()
+    assert not machine.wrapper("edit").exists()
 
 
 def test_a_link_in_the_content_is_removed_and_not_followed(machine: Machine, mine: Repository, tmp_path: Path) -> None:
