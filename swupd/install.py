@@ -33,11 +33,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from swupd import kept
@@ -52,12 +48,12 @@ from swupd.kept import Kept
 from swupd.plan import removal_order, tree_order
 from swupd.prepare import Preparation
 from swupd.report import Report, counted
+from swupd.signals import undisturbed
 from swupd.walker import split
 
 _SHOWN_FAILURES = 3
 _PROGRESS_EVERY = 256
 _ATTEMPTS = 2
-_END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _AGAIN = "see to the cause and run the command again"
 
 
@@ -148,7 +144,7 @@ class Installer:
             except BaseException:
                 abandon(journal, self._root)
                 raise
-            with _undisturbed():
+            with undisturbed():
                 try:
                     journal.become(State.COMMITTED)
                 except OSError:
@@ -211,6 +207,7 @@ class Installer:
             return preparation.not_kept
 
 
+@undisturbed()
 def carry_through(journal: Journal, root: Directory, *, resumed: bool) -> Commit:
     """From COMMITTED to INSTALLED. resumed: somebody else may have begun.
 
@@ -241,6 +238,7 @@ def carry_through(journal: Journal, root: Directory, *, resumed: bool) -> Commit
     return commit
 
 
+@undisturbed()
 def undo(journal: Journal, root: Directory, why: Exception | None = None) -> Return:
     """Put back what a journal has changed, and drop it. The journal says so first, so that it is always continued.
 
@@ -257,9 +255,10 @@ def undo(journal: Journal, root: Directory, why: Exception | None = None) -> Ret
     return back
 
 
+@undisturbed()
 def put_back(journal: Journal, root: Directory) -> Return:
     """Undo all changes of a journal, which keeps its state; what fails is tried once more, because memory and
-    descriptors come back. Raises UnfinishedError, OSError, JournalError.
+    descriptors come back. Signals that ask us to end wait. Raises UnfinishedError, OSError, JournalError.
     """
     with Ground(root) as ground, Kept.open(journal.data, journal.header.number) as keeping:
         for _ in range(_ATTEMPTS):
@@ -339,24 +338,3 @@ def _nothing_changed(error: OSError, root: str) -> InstallError | DiskSpaceError
         f"cannot prepare the installation below {root}: {error.strerror or error}{where}; nothing was changed",
         hint=_AGAIN,
     )
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Signals that ask the process to end are kept back until the block is through."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers, and only it is interrupted by them
-        return
-    received: list[int] = []
-
-    def remember(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (what signal handlers are given)
-        received.append(number)
-
-    previous = {number: signal.signal(number, remember) for number in _END_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        if received:
-            signal.raise_signal(received[0])

@@ -23,6 +23,7 @@ import json
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any, BinaryIO, NamedTuple
@@ -239,6 +240,22 @@ class Journal:
 
     def backwards(self) -> Iterator[Change]:
         return backwards(self.data, self.state.value)
+
+
+def move(source: Directory, name: str, target: Directory, new: str) -> None:
+    """Move a journal to another directory; on disk when this returns. On failure it is where it was, if it can be.
+
+    A power cut may have left it in both, as one file: a rename between names of one file keeps both. Raises OSError.
+    """
+    source.rename(name, new, to=target)
+    try:
+        with suppress(FileNotFoundError):
+            source.unlink(name)
+        target.sync_names()
+        source.sync_names()
+    except OSError:
+        target.rename(new, name, to=source)
+        raise
 
 
 def exists(data_dir: str | os.PathLike[str]) -> bool:

@@ -25,7 +25,7 @@ from typing import NamedTuple, Self
 from swupd import journal
 from swupd.errors import DiskSpaceError, UnsafePathError, is_disk_full
 from swupd.fs import Directory
-from swupd.journal import FINISHED, Header, Journal, JournalError, State
+from swupd.journal import FINISHED, Header, Journal, JournalError, State, move
 
 KEPT = "kept"
 _PRIVATE = 0o700
@@ -156,9 +156,7 @@ def file_installed(data: Directory) -> int:
         return installed.header.number
     try:
         with data.descend(f"{KEPT}/{installed.header.number}") as directory:
-            data.rename(State.INSTALLED.value, FINISHED, to=directory)
-            directory.sync_names()
-        data.sync_names()
+            move(data, State.INSTALLED.value, directory, FINISHED)
     except FileNotFoundError:
         installed.remove()  # somebody has removed what was kept
     return installed.header.number

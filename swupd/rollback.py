@@ -25,7 +25,7 @@ from swupd.changes import Failure, Ground
 from swupd.errors import DiskSpaceError, InstallError, StateDirectoryError, UnsafePathError, UsageError
 from swupd.fs import Directory
 from swupd.install import identity, put_back, release_of, unfinished
-from swupd.journal import FINISHED, Action, Change, Journal, Kind, State, forwards
+from swupd.journal import FINISHED, Action, Change, Journal, Kind, State, forwards, move
 from swupd.kept import KEPT, Finished
 from swupd.recovery import ROLLED_BACK, follow_up, way_back
 from swupd.report import human_size
@@ -95,13 +95,7 @@ def go_back(data: Directory, root: Directory, finished: Finished, system: System
     """
     try:
         with data.descend(f"{KEPT}/{finished.number}") as directory:
-            directory.rename(FINISHED, State.GOING_BACK.value, to=data)
-            try:
-                data.sync_names()
-                directory.sync_names()
-            except OSError:
-                data.rename(State.GOING_BACK.value, FINISHED, to=directory)
-                raise
+            move(directory, FINISHED, data, State.GOING_BACK.value)
     except OSError as error:
         raise StateDirectoryError(
             f"cannot begin: {error.strerror} ({data.path}); nothing was changed",

@@ -1,12 +1,14 @@
 """Being asked to end: by Ctrl-C, by systemd at a shutdown, by a terminal that closes.
 
 The first such signal interrupts a command, which tidies up as after any error; further ones are ignored meanwhile,
-because tidying up must not be interrupted. SIGQUIT and SIGKILL still end the process at once.
+because tidying up must not be interrupted. What is better done than half done keeps them back until it is through
+(`undisturbed`). SIGQUIT and SIGKILL still end the process at once.
 """
 
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -54,6 +56,27 @@ def endings_raised() -> Iterator[Callable[[], None]]:
     finally:
         for number in ours:
             signal.signal(number, before[number])
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Inside, the signals are kept back; the first one that came takes effect afterwards. Blocks may contain others."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers, and only it is interrupted by them
+        return
+    received: list[int] = []
+
+    def remember(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (what signal handlers are given)
+        received.append(number)
+
+    before = {number: signal.signal(number, remember) for number in _USUAL}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if received:
+            signal.raise_signal(received[0])
 
 
 def exit_status(interrupt: KeyboardInterrupt) -> int:

@@ -114,7 +114,7 @@ def test_a_state_directory_on_another_file_system(
 ) -> None:
     found = case(command, "apart")
     numbers = sample(range(1, len(found.calls) + 1), 30, chance)
-    run(found, "kill or error", (Interference(n, chance.choice((KILL, *ERRORS))) for n in numbers), points)
+    run(found, "kill or error", (Interference(n, chance.choice((KILL, END, *ERRORS))) for n in numbers), points)
 
 
 @pytest.mark.parametrize("command", OTHERS)
@@ -123,7 +123,7 @@ def test_another_command_that_is_interrupted(
 ) -> None:
     found = case(command)
     numbers = sample(range(1, len(found.calls) + 1), 16, chance)
-    run(found, "kill or error", (Interference(n, chance.choice((KILL, *ERRORS))) for n in numbers), points)
+    run(found, "kill or error", (Interference(n, chance.choice((KILL, END, *ERRORS))) for n in numbers), points)
 
 
 # -- all of them -------------------------------------------------------------------------------------------------------

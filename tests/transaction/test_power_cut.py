@@ -23,6 +23,7 @@ from tests.transaction.proof import Case, Points, sample
 GetCase = Callable[[str], Case]
 RARELY, OFTEN = 0, 6
 """Calls between two times that everything is written out."""
+_ENDING_BLOCKS = 100
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class Recording:
     @property
     def between(self) -> list[int]:
         return sorted(set(range(len(self.writes) + 1)) - set(self.around_barriers))
+
+    @property
+    def ending(self) -> list[int]:
+        """The last of them, when the files are in place and the journal ends."""
+        return list(range(self.at_exit - _ENDING_BLOCKS, len(self.writes) + 1))
 
 
 class Recordings:
@@ -103,7 +109,8 @@ def test_a_power_cut_leaves_a_system_that_the_next_command_makes_old_or_new(
     recordings: Recordings, case: GetCase, points: Points, chance: random.Random, kind: tuple[str, int]
 ) -> None:
     recording = recordings.get(*kind)
-    prefixes = sample(recording.around_barriers, 8, chance) + sample(recording.between, 6, chance)
+    prefixes = sample(recording.around_barriers, 6, chance) + sample(recording.between, 5, chance)
+    prefixes += sample(recording.ending, 4, chance)
     cut(recordings, recording, prefixes, case("update"), points)
 
 

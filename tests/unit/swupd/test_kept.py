@@ -148,3 +148,26 @@ def test_a_journal_ends_even_if_somebody_has_removed_what_was_kept(data: Directo
     journal.become(State.INSTALLED)
     assert kept.file_installed(data) == 1
     assert os.listdir(tmp_path / "data") == []
+
+
+def test_a_journal_that_a_power_cut_left_under_two_names_is_filed(data: Directory, tmp_path: Path) -> None:
+    with Kept.make(data, 1):
+        Journal.write(data, header(1), list[Change]()).become(State.INSTALLED)
+    os.link(tmp_path / "data/journal.installed", tmp_path / "data/kept/1/journal")
+    assert kept.file_installed(data) == 1
+    assert os.listdir(tmp_path / "data") == ["kept"]
+    assert [finished.number for finished in kept.finished(data)] == [1]
+
+
+def test_a_journal_that_cannot_be_filed_stays_where_it_is(data: Directory, tmp_path: Path, monkeypatch: Any) -> None:
+    with Kept.make(data, 1):
+        Journal.write(data, header(1), list[Change]()).become(State.INSTALLED)
+
+    def refuse(self: Directory) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Directory, "sync_names", refuse)
+    with pytest.raises(OSError, match="Input/output"):
+        kept.file_installed(data)
+    assert (tmp_path / "data/journal.installed").exists()
+    assert os.listdir(tmp_path / "data/kept/1") == []
