@@ -26,6 +26,9 @@ test: setup
 manual: setup
 	$(VENV)/bin/python -m swupd.manual contrib
 
+nightly: setup
+	SWUPD_PROOF_SEED=$$(date +%s) $(VENV)/bin/python -m pytest -m "nightly or not nightly"
+
 bench: setup
 	$(VENV)/bin/python -m tests.bench $(if $(DATA),--data $(DATA))
 

@@ -23,7 +23,7 @@ _COUNTS = pytest.StashKey[Counter[str]]()
 
 @pytest.fixture(scope="session")
 def chance() -> random.Random:
-    """Chooses the points of the quick set, other ones each time; the seed is printed and can be given again."""
+    """Chooses the points of a sample."""
     return random.Random(seed())
 
 
