@@ -1,4 +1,5 @@
-"""The whole way once: build two versions of the shipped mix, publish them, install one, update to the other, repair.
+"""The whole way once: build two versions of the shipped mix, publish them, install one, update to the other, pull the
+plug in the middle of an update, roll back, repair.
 
 Usage: demo.py DIRECTORY (root; about 2.5 GB of space). Everything happens below DIRECTORY and on the loopback address,
 through the same commands that a person would type, which are shown as they run. A second run starts from an empty
@@ -83,11 +84,17 @@ class Demo:
         if name:
             self.steps.append(Step(name, time.monotonic() - started, note=note))
 
+    @property
+    def state(self) -> Path:
+        return self.directory / "state"
+
+    def swupd_argv(self, url: str, *arguments: str) -> list[str]:
+        options = ["--path", str(self.root), "--statedir", str(self.state), "--url", url]
+        return ["swupd", *arguments, *options, "--certpath", str(self.mix / "Swupd_Root.pem"), "--allow-insecure-http"]
+
     def swupd(self, url: str, *arguments: str, name: str = "", expect: int = 0, note: str = "") -> str:
         started = time.monotonic()
-        options = ["--path", str(self.root), "--statedir", str(self.directory / "state"), "--url", url]
-        options += ["--certpath", str(self.mix / "Swupd_Root.pem"), "--allow-insecure-http"]
-        text = run(["swupd", *arguments, *options], expect=expect)
+        text = run(self.swupd_argv(url, *arguments), expect=expect)
         if name:
             found = re.search(r"downloaded: (.+?) in \d+ request", text)
             self.steps.append(Step(name, time.monotonic() - started, found[1] if found else "", note))
@@ -99,10 +106,19 @@ class Demo:
         update/image stays because it holds the time stamps of the versions: the same version with the same stamp is
         the same bytes, which the cache has.
         """
-        for path in (self.root, self.directory / "state", self.mix / "update/www", self.mix / "local-bundles"):
+        for path in (self.root, self.state, self.mix / "update/www", self.mix / "local-bundles"):
             shutil.rmtree(path, ignore_errors=True)
         for name in ("mixversion", "mixer.state", "mixbundles", "builder.yaml", "update/image/LAST_VER"):
             (self.mix / name).unlink(missing_ok=True)
+
+    def interrupted_update(self, url: str) -> None:
+        """An update that is killed when it has begun to change the system."""
+        argv = self.swupd_argv(url, "update")
+        print("$", " ".join(argv), "   # killed", flush=True)
+        with subprocess.Popen([str(PROGRAMS / argv[0]), *argv[1:]], stdout=subprocess.DEVNULL) as process:
+            while process.poll() is None and not (self.state / "journal").exists():
+                time.sleep(0.001)
+            process.kill()
 
     def configure(self, url: str, suites: str) -> None:
         (self.mix / "builder.yaml").write_text(BUILDER.format(url=url, bundles=HERE.parent / "bundles", suites=suites))
@@ -190,6 +206,8 @@ def main() -> None:
         demo.swupd(url, "os-install", "--bundles", INSTALLED, name="os-install 10", note=INSTALLED)
         demo.swupd(url, "bundle-add", "web-server", name="bundle-add", note="web-server")
         demo.swupd(url, "bundle-list")
+        demo.swupd(url, "bundle-info", "editors", "--dependencies")
+        demo.swupd(url, "search-file", "bin/nano")
 
         say("version 20: security and other updates, one bundle more, one less")
         demo.configure("http://updates.example.org/update", "bookworm, bookworm-updates, bookworm-security")
@@ -204,8 +222,18 @@ def main() -> None:
 
         say("updating the installed system")
         demo.swupd(url, "check-update")
+        demo.swupd(url, "update", "--dry-run")
         demo.swupd(url, "update", name="update 10 -> 20")
         demo.swupd(url, "diagnose", name="diagnose", note="clean")
+
+        say("going back, and pulling the plug in the middle of the next update")
+        demo.swupd(url, "rollback", name="rollback 20 -> 10")
+        demo.swupd(url, "diagnose")
+        demo.interrupted_update(url)
+        demo.swupd(url, "info")
+        demo.swupd(url, "update")
+        demo.swupd(url, "diagnose")
+        demo.swupd(url, "history")
 
         say("damaging one file and repairing it")
         damaged = demo.root / "usr/sbin/nginx"

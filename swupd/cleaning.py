@@ -22,9 +22,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from swupd import kept
 from swupd.fs import Directory
 from swupd.statedir import MANIFEST, PARTS, PRIVATE, UNKNOWN_URL, StateDir, failure
+from swupd.transaction import kept
 
 DEFAULT_LIMIT = 4 << 30
 """Bytes that the cache of a content URL may keep."""

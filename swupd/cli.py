@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, NoReturn, Protocol, TextIO, cast
 from swupd import __version__
 from swupd.commands.global_options import add_global_options
 from swupd.errors import ExitCode, ProjectError, UsageError, is_disk_full
-from swupd.patientstream import PatientStream
+from swupd.faces.patientstream import PatientStream
+from swupd.faces.timings import TimedReport
 from swupd.report import CONTINUES, JsonReport, Report, TextReport, show_error
 from swupd.signals import endings_raised, exit_status
-from swupd.timings import TimedReport
 
 if TYPE_CHECKING:
     from swupd.configfile import Setting

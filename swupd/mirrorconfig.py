@@ -13,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from swupd.errors import ProjectError, ServerError, StateDirectoryError, UsageError
-from swupd.fetch import Fetcher
 from swupd.formats import layout
 from swupd.fs import Directory
+from swupd.network.fetch import Fetcher
 from swupd.report import Report
 from swupd.settings import MAX_MIRRORS, MIRROR_CONTENT_URL_FILE, MIRROR_VERSION_URL_FILE, Settings, check_url
 from swupd.trust import Verifier

@@ -4,7 +4,7 @@ Commands speak to a `Report` and never print. The levels are those of the origin
 `answer` is the result that a script reads and is always printed; `info` and progress go away with --quiet; warnings and
 errors go to standard error.
 
-* `TextReport` writes plain lines. Below them a terminal has a bar (`swupd/progressbar.py`) while a step takes its time;
+* `TextReport` writes plain lines. Below them a terminal has a bar (`faces.progressbar`) while a step takes its time;
   everywhere else, and on a terminal that can only print lines (TERM=dumb), a long step says now and then how far it is.
 * `JsonReport` writes the stream of section 6.7: one JSON array, one object a line, also across `hand_over`.
 
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 from swupd.errors import ProjectError
 
 if TYPE_CHECKING:
-    from swupd.progressbar import Bar
+    from swupd.faces.progressbar import Bar
 
 _BAR_SECONDS = 0.2
 """How long a step takes before it gets a bar."""
@@ -174,7 +174,7 @@ class TextReport:
                 return
             self._shown_at = now
             if self._has_bars:
-                from swupd.progressbar import Bar
+                from swupd.faces.progressbar import Bar
 
                 if self._step_is_last:
                     self._out.write(_ERASE_LINE_ABOVE)

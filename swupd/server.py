@@ -34,11 +34,11 @@ from swupd.errors import (
     TlsError,
     UnknownBundleError,
 )
-from swupd.fetch import Download, Fetcher
 from swupd.formats import archive, delta, filehash, layout, updateindex
 from swupd.formats.manifest import BASE_LEVELS, MANIFEST_BYTES_LIMIT, Entry, Level, Manifest, parse
 from swupd.formats.updateindex import UpdateIndex
 from swupd.fs import Directory
+from swupd.network.fetch import Download, Fetcher
 from swupd.report import Report
 from swupd.settings import Settings
 from swupd.statedir import StateDir

@@ -28,7 +28,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from swupd import journal, statedir
+from swupd import statedir
 from swupd.errors import LockedError, NotRootError, ProjectError, VersionUnknownError
 from swupd.formats import layout
 from swupd.memory import give_back_what_is_free
@@ -36,12 +36,13 @@ from swupd.report import Report
 from swupd.settings import Settings, resolve
 from swupd.statedir import StateDir
 from swupd.system import System
+from swupd.transaction import journal
 from swupd.usercache import is_ours, make, place
 
 if TYPE_CHECKING:
-    from swupd.fetch import Fetcher
     from swupd.formats.manifest import Entry
     from swupd.fs import Directory
+    from swupd.network.fetch import Fetcher
     from swupd.server import Server
     from swupd.trust import Verifier
 
@@ -81,7 +82,7 @@ class Session:
 
     @cached_property
     def fetcher(self) -> Fetcher:
-        from swupd.fetch import Fetcher
+        from swupd.network.fetch import Fetcher
 
         return self._resources.enter_context(Fetcher(self.settings, self.report))
 
@@ -204,7 +205,7 @@ def _with_own_cache(settings: Settings, report: Report) -> Iterator[Session]:
 def _recover(session: Session, *, repairing: bool = False) -> None:
     """Finish or undo an installation that was interrupted, before anything else is looked at."""
     if journal.exists(session.settings.data_dir):
-        from swupd.recovery import recover
+        from swupd.transaction.recovery import recover
 
         recover(session, repairing=repairing)
 

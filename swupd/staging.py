@@ -41,12 +41,12 @@ from swupd.errors import (
     StateDirectoryError,
     is_disk_full,
 )
-from swupd.fetch import Download, Fetcher
 from swupd.formats import layout
 from swupd.formats.archive import read_fullfile
 from swupd.formats.filehash import hash_paths
 from swupd.formats.manifest import Entry
 from swupd.fs import Directory
+from swupd.network.fetch import Download, Fetcher
 from swupd.plan import FileList, PackNeed
 from swupd.report import Report, counted
 from swupd.route import Chooser, UpdatePack, Way, all_packs

@@ -129,13 +129,8 @@ class System:
             self.track(sorted(_marked(below(self.root, layout.TRACKING))))
 
     def record_version(self, version: int) -> None:
-        """Remember the version of the last finished update."""
-        try:
-            replace_file(self._statedir.version_file, b"%d\n" % version)
-        except OSError as error:
-            raise StateDirectoryError(
-                f"cannot write {self._statedir.version_file}: {error.strerror}", hint="check the data directory's disk"
-            ) from error
+        """Remember the version of the last finished update. Raises OSError."""
+        replace_file(self._statedir.version_file, b"%d\n" % version)
 
     # -- the clock -------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """What is on the disk against what should be there: the engine of diagnose and repair (specification, section 5.12).
 
 Nothing is changed here. `check` and `find_extra` give findings as plain values; `settle` looks at the disk for a plan
-and makes it definite; `swupd.staging` and `swupd.install` act on the result. Rules:
+and makes it definite; `swupd.staging` and `transaction.install` act on the result. Rules:
 
 * A path counts as there only if all its parents are real directories: no link in a parent is followed, so that nothing
   outside of the root is read or taken for one of its files. Whoever exchanges directories while this runs can at most

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from swupd.errors import DownloadError, NotOnServerError, ServerError, SignatureError, UsageError
-from swupd.fetch import Fetcher
 from swupd.formats import layout
 from swupd.formats.manifest import VERSION_LIMIT
+from swupd.network.fetch import Fetcher
 from swupd.report import Report
 from swupd.settings import Settings, check_format
 from swupd.trust import Verifier

@@ -8,23 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from swupd.commands.steps import Steps
-from swupd.errors import ManifestError, StateDirectoryError
+from swupd.errors import DiskSpaceError, ManifestError, StateDirectoryError, is_disk_full
 from swupd.formats import layout
 from swupd.formats.manifest import Manifest
 from swupd.fs import Directory
-from swupd.install import Installer, InstallResult
-from swupd.journal import Purpose
 from swupd.plan import FileList, Plan
-from swupd.recovery import end, follow_up
 from swupd.report import counted, human_size
 from swupd.route import Chooser, all_packs
 from swupd.scripts import Scripts
 from swupd.session import Session
 from swupd.space import check_installation
-from swupd.staging import Stager
+from swupd.transaction.journal import Purpose
 from swupd.verify import settle
+
+# The rest is imported where it is used, for commands that share something of this and install nothing.
+if TYPE_CHECKING:
+    from swupd.staging import Stager
+    from swupd.transaction.install import InstallResult
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ def carry_out(
     before_staging: is given the definite plan while nothing has been fetched. check_space: raise DiskSpaceError if
     there is no room to install what is staged. choose: as for `Stager.stage`. Raises what staging and installing raise.
     """
+    from swupd.transaction.install import Installer
+
     report = session.report
     plan = settle(wish.plan, session.settings.root, wish.wanted, report)
     for name in plan.skipped:
@@ -90,6 +95,8 @@ def carry_out(
 
 def stager(session: Session, root: Directory, steps: Steps) -> Stager:
     """What fills the state directory for this session."""
+    from swupd.staging import Stager
+
     return Stager(session.statedir, session.settings.content_url, session.fetcher, root, session.report, step=steps)
 
 
@@ -103,8 +110,10 @@ def complete(session: Session, steps: Steps, purpose: Purpose, *, wait: bool = F
     """What follows when the files are in place: tracking files, the version file, scripts (section 5.9), and the end of
     the journal. If that fails, the next run of any kind does it.
 
-    wait: return only when restarted services are up. Raises StateDirectoryError.
+    wait: return only when restarted services are up. Raises StateDirectoryError, DiskSpaceError.
     """
+    from swupd.transaction.recovery import end, follow_up
+
     if purpose.scripts and session.settings.run_scripts:
         steps("run_postupdate_scripts", "Running post-update actions")
     data_dir = session.statedir.data_dir
@@ -113,9 +122,10 @@ def complete(session: Session, steps: Steps, purpose: Purpose, *, wait: bool = F
         with Directory.open(data_dir) as data:
             end(data, purpose)
     except OSError as error:
-        raise StateDirectoryError(
+        kind = DiskSpaceError if is_disk_full(error) else StateDirectoryError
+        raise kind(
             f"all files are in place, but that cannot be recorded in {data_dir}: {error.strerror}",
-            hint="check the data directory's disk; the next swupd command does what is left",
+            hint="see to the data directory's disk; the next swupd command does what is left",
         ) from error
 
 

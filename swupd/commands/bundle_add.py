@@ -12,11 +12,11 @@ from swupd.commands.recording import recorded
 from swupd.commands.steps import Steps
 from swupd.errors import ExitCode, UnknownBundleError
 from swupd.formats.manifest import Manifest
-from swupd.journal import Purpose
 from swupd.plan import Plan, consolidate, pack_needs, plan_add
 from swupd.report import Report
 from swupd.session import Session, exclusive
 from swupd.space import SKIP_OPTION
+from swupd.transaction.journal import Purpose
 
 HELP = "install bundles"
 EXAMPLES = """\

@@ -23,11 +23,11 @@ from swupd.errors import (
 from swupd.formats.layout import OS_CORE
 from swupd.formats.manifest import Manifest
 from swupd.fs import Directory
-from swupd.install import Installer
-from swupd.journal import Purpose
 from swupd.plan import consolidate, plan_remove
 from swupd.report import Report
 from swupd.session import Session, exclusive
+from swupd.transaction.install import Installer
+from swupd.transaction.journal import Purpose
 
 HELP = "uninstall bundles"
 EXAMPLES = """\

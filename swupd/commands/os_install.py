@@ -19,11 +19,11 @@ from swupd.errors import ExitCode, UsageError
 from swupd.formats.layout import OS_CORE
 from swupd.formats.manifest import Manifest
 from swupd.fs import make_directories
-from swupd.journal import Purpose
 from swupd.plan import Plan, consolidate, pack_needs, plan_install
 from swupd.report import Report
 from swupd.session import Session, exclusive
 from swupd.space import SKIP_OPTION
+from swupd.transaction.journal import Purpose
 
 HELP = "install an operating system into a directory"
 EXAMPLES = """\

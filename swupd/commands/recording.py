@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from swupd import history
 from swupd.errors import ProjectError
 from swupd.history import Event
-from swupd.install import InstallResult
-from swupd.journal import Purpose
 from swupd.session import Session
+from swupd.transaction.install import InstallResult
+from swupd.transaction.journal import Purpose
 
 
 class Record:

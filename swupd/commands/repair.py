@@ -25,11 +25,11 @@ from swupd.commands.verifying import (
 from swupd.errors import ExitCode, UsageError
 from swupd.formats.manifest import Entry
 from swupd.fs import Directory
-from swupd.install import Installer, InstallResult
-from swupd.journal import Purpose
-from swupd.recovery import forget_unfinished
 from swupd.report import Report, counted
 from swupd.session import Session, exclusive
+from swupd.transaction.install import Installer, InstallResult
+from swupd.transaction.journal import Purpose
+from swupd.transaction.recovery import forget_unfinished
 from swupd.verify import Extra, Findings
 
 HELP = "replace changed and missing files by those of the installed version"

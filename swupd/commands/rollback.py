@@ -8,14 +8,14 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 
-from swupd import rollback
 from swupd.commands.applying import scripts
 from swupd.commands.steps import Steps
 from swupd.errors import ExitCode, StateDirectoryError
 from swupd.fs import Directory
-from swupd.kept import Finished
 from swupd.report import Report, counted
 from swupd.session import Session, exclusive
+from swupd.transaction import rollback
+from swupd.transaction.kept import Finished
 
 HELP = "undo the last update, with the files that it replaced"
 EXAMPLES = """\

@@ -24,16 +24,16 @@ from swupd.commands.recording import recorded
 from swupd.commands.rerun import goes_on, is_confirmed, run_again
 from swupd.commands.steps import Steps
 from swupd.errors import DownloadError, ExitCode, InstalledManifestsError, ManifestError, UsageError
+from swupd.faces.prompt import ask
 from swupd.formats.manifest import Manifest
 from swupd.formats.updateindex import Update
-from swupd.install import InstallResult
-from swupd.journal import Purpose
 from swupd.plan import PackNeed, consolidate, pack_needs, plan_update
-from swupd.prompt import ask
 from swupd.report import Report
 from swupd.route import Chooser, Way, all_packs, ways
 from swupd.session import Session, exclusive, reading
 from swupd.space import SKIP_OPTION
+from swupd.transaction.install import InstallResult
+from swupd.transaction.journal import Purpose
 from swupd.verify import settle
 
 HELP = "update the system to a newer version"

@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from swupd.errors import ProjectError, RefusedFilesError, UsageError
+from swupd.faces.prompt import ask
 from swupd.formats.manifest import Entry
 from swupd.fs import Directory
 from swupd.plan import consolidate
-from swupd.prompt import ask
 from swupd.report import Report
 from swupd.session import Session, exclusive, reading
 from swupd.settings import Settings

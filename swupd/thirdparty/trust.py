@@ -13,16 +13,16 @@ import re
 from typing import TYPE_CHECKING
 
 from swupd.errors import DownloadError, FormatError, RefusedCertificateError, ServerError, SignatureError
+from swupd.faces.prompt import ask
 from swupd.formats import archive, filehash, layout
 from swupd.formats.manifest import Entry, FileType, Manifest, parse
-from swupd.prompt import ask
 from swupd.report import Report
 from swupd.versions import parse_versions
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-    from swupd.fetch import Fetcher
+    from swupd.network.fetch import Fetcher
     from swupd.settings import Settings
 
 CERTIFICATE_LIMIT = 1 << 20

@@ -22,7 +22,7 @@ import pytest
 
 from swupd.cli import main
 from swupd.formats import archive, layout
-from swupd.limits import FetchLimits
+from swupd.network.limits import FetchLimits
 
 Client = Any
 PublishedTree = Any
@@ -198,7 +198,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch, client: Client) -> None:
     limits = FetchLimits(
         read_seconds=2, minimum_rate=10_000, grace_seconds=0.2, object_bytes=1 << 22, unannounced_bytes=1 << 22
     )
-    monkeypatch.setattr("swupd.fetch.FetchLimits", lambda: limits)
+    monkeypatch.setattr("swupd.network.fetch.FetchLimits", lambda: limits)
     monkeypatch.setenv("SWUPD_CONFIG_PATH", str(client.config))
 
 

@@ -30,7 +30,7 @@ from tests.transaction.seam import Call, Interference, Seam
 SECONDS = 60
 """How long one command may take on a busy machine."""
 IMAGE_BYTES = 256 << 20
-HEAVY = ("configfile", "fetch", "install", "recovery", "server", "staging", "transport", "trust")
+HEAVY = ("configfile", "network.fetch", "server", "staging", "transaction.install", "transaction.recovery", "trust")
 """Modules of swupd that commands import when they need them; here once for all children."""
 
 _SNAP_CREATE = 0x50009401

@@ -101,7 +101,7 @@ CHANGING_BY_ARGUMENTS = {"unlink": 0, "rename": 1, "replace": 1}
 CHANGING_LIBRARIES = frozenset({"ctypes", "shutil", "tempfile"})
 WRITING_MODE = re.compile("[rbt]*[wax+][bt+]*")
 BESIDE_FS = {
-    "swupd/patientstream.py": {"open for writing": "/dev/null, where output goes that nobody can take"},
+    "swupd/faces/patientstream.py": {"open for writing": "/dev/null, where output goes that nobody can take"},
     "swupd/memory.py": {"import ctypes": "for malloc_trim"},
     "swupd/statedir.py": {
         "os.O_CREAT": "the lock file, which has to stay open for as long as the lock is held",

@@ -53,7 +53,7 @@ def _accepted(host: Host, args: Namespace, repository: Repository) -> bytes | No
     """The certificate that a person has accepted; None if another one is named, or none is wanted."""
     if args.certpath or not host.settings.check_signatures:
         return None
-    from swupd.fetch import Fetcher
+    from swupd.network.fetch import Fetcher
     from swupd.thirdparty.trust import accept_certificate
 
     settings = host.place(repository).settings(repository.url)

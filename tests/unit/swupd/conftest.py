@@ -17,21 +17,21 @@ from pathlib import Path
 
 import pytest
 
-from swupd.fetch import Fetcher
 from swupd.formats import archive, delta, layout
 from swupd.formats.archive import Member, ObjectType
 from swupd.formats.filehash import hash_path, walk
 from swupd.formats.manifest import Entry, FileType
 from swupd.fs import Directory
-from swupd.install import Installer, InstallResult
-from swupd.journal import Purpose
+from swupd.network.fetch import Fetcher
 from swupd.plan import FileList, PackNeed, Plan
-from swupd.recovery import end as end_journal
-from swupd.recovery import recover
 from swupd.session import Session
 from swupd.settings import Settings
 from swupd.staging import Stager, StageResult
 from swupd.statedir import StateDir
+from swupd.transaction.install import Installer, InstallResult
+from swupd.transaction.journal import Purpose
+from swupd.transaction.recovery import end as end_journal
+from swupd.transaction.recovery import recover
 from swupd.verify import settle
 
 PURPOSE = Purpose("update", 10, 20, scripts=False, record_version=True)

@@ -25,10 +25,10 @@ from swupd.errors import (
     SignatureError,
     UnknownBundleError,
 )
-from swupd.fetch import Fetcher
 from swupd.formats import archive, delta, filehash, layout, signature, updateindex
 from swupd.formats.manifest import Entry, FileType, Level, Manifest, serialise
 from swupd.formats.updateindex import BundleCost, Update, UpdateIndex
+from swupd.network.fetch import Fetcher
 from swupd.report import TextReport
 from swupd.server import Server
 from swupd.settings import Settings

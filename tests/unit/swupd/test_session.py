@@ -10,11 +10,11 @@ import pytest
 
 from swupd.errors import LockedError, NotRootError, UsageError
 from swupd.fs import Directory
-from swupd.install import identity
-from swupd.journal import Header, Journal, Purpose
 from swupd.report import TextReport
 from swupd.session import browsing, exclusive, reading
 from swupd.statedir import StateDir, lock
+from swupd.transaction.install import identity
+from swupd.transaction.journal import Header, Journal, Purpose
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="an exclusive session needs root")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from swupd import cli
-from swupd.journal import State
 from swupd.statedir import DEFAULT
+from swupd.transaction.journal import State
 
 UNITS = Path(__file__).parents[3] / "contrib" / "systemd"
 NAMES = sorted(unit.name for unit in UNITS.iterdir())

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 # An ordinary user may not be able to read where these lie: they are imported before the process becomes his.
-from swupd import fetch, metadata, server, statedir, trust
+from swupd import metadata, server, statedir, trust
 from swupd.cli import main
 from swupd.commands import bundle_info, bundle_list, search_file
 from swupd.errors import ExitCode
+from swupd.network import fetch
 
 NEEDED = (bundle_info, bundle_list, csv, fetch, metadata, search_file, server, trust)
 NOBODY = 65534

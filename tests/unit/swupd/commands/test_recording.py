@@ -11,9 +11,9 @@ import pytest
 from swupd.commands.recording import recorded
 from swupd.errors import ExitCode
 from swupd.history import Event, read
-from swupd.journal import Purpose
 from swupd.report import TextReport
 from swupd.session import reading
+from swupd.transaction.journal import Purpose
 
 Bundles = dict[str, Any]
 Machine = Any

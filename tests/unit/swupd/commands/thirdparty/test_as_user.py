@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 # An ordinary user may not be able to read where these lie: they are imported before the process becomes his.
-from swupd import fetch, server, trust
+from swupd import server, trust
 from swupd.cli import GROUP_COMMANDS, load, main
+from swupd.network import fetch
 
 NEEDED = (fetch, server, trust, *map(load, GROUP_COMMANDS))
 NOBODY = 65534

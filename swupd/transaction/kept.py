@@ -22,10 +22,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from swupd import journal
 from swupd.errors import DiskSpaceError, UnsafePathError, is_disk_full
 from swupd.fs import Directory
-from swupd.journal import FINISHED, Header, Journal, JournalError, State, move
+from swupd.transaction import journal
+from swupd.transaction.journal import FINISHED, Header, Journal, JournalError, State, move
 
 KEPT = "kept"
 _PRIVATE = 0o700

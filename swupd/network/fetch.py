@@ -3,10 +3,10 @@
 What it guarantees:
 
 * A file has its final name only when all of it has arrived and its caller is told. Until then it is an unfinished one
-  (`swupd.unfinished`); a later attempt, or a later run, goes on from there if the server confirms that the object is
+  (`network.unfinished`); a later attempt, or a later run, goes on from there if the server confirms that the object is
   still the same, and from the beginning otherwise.
 * No more than the caller's limit is ever written or held, and nothing is begun that the disk has no room for.
-* What fails at one mirror is asked of the next ones (`swupd.mirrors`). When none is left, what cannot last is tried
+* What fails at one mirror is asked of the next ones (`network.mirrors`). When none is left, what cannot last is tried
   again: `max_retries` times, after `retry_delay` seconds, doubled each time up to a limit, with some chance so that
   many clients do not come back at once, or when the server said. Not tried again: what a server does not have, what is
   too large, what cannot be written, file URLs, and a server that was never reached. All attempts have one deadline.
@@ -29,8 +29,6 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Self
 
-from swupd import unfinished
-from swupd.attempts import Attempts, Notice, StoppedError, Transfer
 from swupd.errors import (
     DiskSpaceError,
     DownloadError,
@@ -41,12 +39,14 @@ from swupd.errors import (
     is_disk_full,
 )
 from swupd.fs import Directory
-from swupd.limits import FetchLimits
-from swupd.mirrors import Mirrors
-from swupd.rate import RateLimit
+from swupd.network import unfinished
+from swupd.network.attempts import Attempts, Notice, StoppedError, Transfer
+from swupd.network.limits import FetchLimits
+from swupd.network.mirrors import Mirrors
+from swupd.network.rate import RateLimit
+from swupd.network.transport import Body, RangeRefusedError, Transport, shown
 from swupd.report import Report
 from swupd.settings import Settings
-from swupd.transport import Body, RangeRefusedError, Transport, shown
 
 __all__ = ["Download", "Failure", "FetchLimits", "Fetcher"]
 

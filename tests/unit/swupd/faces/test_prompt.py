@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from swupd.prompt import ask
+from swupd.faces.prompt import ask
 from swupd.report import TextReport
 
 CODE = """\
 import sys
-from swupd.prompt import ask
+from swupd.faces.prompt import ask
 from swupd.report import JsonReport, TextReport
-from swupd.timings import TimedReport
+from swupd.faces.timings import TimedReport
 report = {report}
 report.start("update")
 try:

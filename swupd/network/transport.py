@@ -1,11 +1,11 @@
 """One request to a server: http, https and file URLs behind one call (swupd client specification, section 1.3).
 
-`Transport.open` asks once and returns the answer's body; retries and files belong to `swupd.fetch`. Rules:
+`Transport.open` asks once and returns the answer's body; retries and files belong to `network.fetch`. Rules:
 
 * Only GET, one connection pool for the life of the transport. http only if the settings allow it; a redirection is
   followed a limited number of times and never from https to http.
 * The content is passed on byte for byte: no content encoding is asked for and none is undone.
-* No answer can hold us up: connecting, each read and the average rate have limits (`swupd.connections`).
+* No answer can hold us up: connecting, each read and the average rate have limits (`network.connections`).
 * The machine's certificate store decides whom TLS trusts; if it does not accept a server, the fall-back stores of the
   settings are tried in order, and the first one that does is used from then on.
 * What may go better another time is a `TemporaryError`, with the wait that the server asked for; others are final.
@@ -34,8 +34,8 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 from swupd.errors import DownloadError, NotOnServerError, TlsError, UsageError
-from swupd.failures import is_closed, is_rejection, is_unreachable, reason, wants_certificate
-from swupd.limits import FetchLimits
+from swupd.network.failures import is_closed, is_rejection, is_unreachable, reason, wants_certificate
+from swupd.network.limits import FetchLimits
 from swupd.settings import CLIENT_CERTIFICATE_FILE, Settings
 
 if TYPE_CHECKING:
@@ -340,7 +340,7 @@ class Transport:
     def _open_session(self) -> requests.Session:
         with self._lock:
             if self._session is None:
-                from swupd.connections import new_session
+                from swupd.network.connections import new_session
 
                 self._session = new_session(self._settings, self._limits)
             return self._session

@@ -1,7 +1,8 @@
 """Making everything new beside its place, and keeping everything old: what comes between the decisions and the changes.
 
 Nothing that exists is changed: there are siblings afterwards (`.update.<name>`), which the journal names, and more
-names or copies of what will be replaced and removed (`swupd.kept`). A directory with all its content is one sibling.
+names or copies of what will be replaced and removed (`transaction.kept`). A directory with all its content is one
+sibling.
 
 A staged file is *hard-linked* if it has no other name yet, so the usual object costs neither a copy nor space. Any
 further use is a copy: files that share an inode change together when somebody edits one of them in place. Links and
@@ -14,12 +15,12 @@ import errno
 import stat
 from collections.abc import Iterable, Mapping
 
-from swupd.changes import Failure, Ground, reason
-from swupd.decide import staged_object
 from swupd.formats.manifest import Entry, FileType
 from swupd.fs import Directory, chunks_of
-from swupd.journal import Action, Change, Kind
-from swupd.kept import Kept
+from swupd.transaction.changes import Failure, Ground, reason
+from swupd.transaction.decide import staged_object
+from swupd.transaction.journal import Action, Change, Kind
+from swupd.transaction.kept import Kept
 from swupd.walker import split
 
 UNLISTED_PARENT_MODE = 0o755

@@ -1,19 +1,20 @@
 """Staged objects -> a root (swupd client specification, section 5.8), as a transaction.
 
 What it guarantees: after any interruption (the process killed, an error, a full disk, a power cut) at any call, the
-next swupd run of any kind leaves the root exactly as it was or exactly as it should be, and says so (`swupd.recovery`).
-An error while the process lives does so at once. The phases:
+next swupd run of any kind leaves the root exactly as it was or exactly as it should be, and says so
+(`transaction.recovery`). An error while the process lives does so at once. The phases:
 
-1. *Decide* (`swupd.decide`): nothing is changed. All that will be made, replaced and removed is written to the journal
-   (`swupd.journal`), which is on disk before anything else happens.
-2. *Prepare* (`swupd.prepare`): new things are made beside their places, old ones are kept. Then all of that is waited
-   for, on every file system. What fails until here is undone by removing the siblings: no existing path has changed.
-3. *Commit* (`swupd.changes`): the journal gets its second name; from now on the way is forward. Renames and
+1. *Decide* (`transaction.decide`): nothing is changed. All that will be made, replaced and removed is written to the
+   journal (`transaction.journal`), which is on disk before anything else happens.
+2. *Prepare* (`transaction.prepare`): new things are made beside their places, old ones are kept. Then all of that is
+   waited for, on every file system. What fails until here is undone by removing the siblings: no existing path has
+   changed.
+3. *Commit* (`transaction.changes`): the journal gets its second name; from now on the way is forward. Renames and
    attributes, then removals, and last what brings `/usr/lib/os-release`. If one change is impossible, all that were
    carried out are undone in the opposite order, from what was kept; the journal says so before that begins. Signals
    that ask us to end wait meanwhile.
 4. All file systems are synced, and the journal says that the files are in place. What follows (tracking files, scripts)
-   and the end of the journal are the caller's (`swupd.recovery.follow_up`, `swupd.kept.file_installed`).
+   and the end of the journal are the caller's (`transaction.recovery.follow_up`, `transaction.kept.file_installed`).
 
 And besides:
 
@@ -36,19 +37,19 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from swupd import kept
-from swupd.changes import Commit, Failure, Ground, Impossible, Return, reason, withdraw
-from swupd.decide import Decisions
 from swupd.errors import DiskSpaceError, InstallError, ProjectError, UnsafePathError, is_disk_full
 from swupd.formats import layout
 from swupd.formats.manifest import Entry
 from swupd.fs import Directory, chunks_of
-from swupd.journal import Action, Header, Journal, Purpose, State
-from swupd.kept import Kept
 from swupd.plan import removal_order, tree_order
-from swupd.prepare import Preparation
 from swupd.report import Report, counted
 from swupd.signals import undisturbed
+from swupd.transaction import kept
+from swupd.transaction.changes import Commit, Failure, Ground, Impossible, Return, reason, withdraw
+from swupd.transaction.decide import Decisions
+from swupd.transaction.journal import Action, Header, Journal, Purpose, State
+from swupd.transaction.kept import Kept
+from swupd.transaction.prepare import Preparation
 from swupd.walker import split
 
 _SHOWN_FAILURES = 3

@@ -8,7 +8,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swupd.rate import BURST_SECONDS, LEAST_PIECE, MOST_PIECE, RateLimit
+from swupd.network.rate import BURST_SECONDS, LEAST_PIECE, MOST_PIECE, RateLimit
 
 
 class Clock:

@@ -20,9 +20,9 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from swupd.errors import NotOnServerError
-from swupd.limits import FetchLimits
+from swupd.network.limits import FetchLimits
+from swupd.network.transport import RangeRefusedError, TemporaryError, was_not_reached
 from swupd.settings import Settings
-from swupd.transport import RangeRefusedError, TemporaryError, was_not_reached
 
 
 class Mirrors:

@@ -1,6 +1,6 @@
 """Installations that were interrupted: finishing or undoing them, before a command does anything of its own.
 
-What is found says what is done (`swupd.journal.State`):
+What is found says what is done (`transaction.journal.State`):
 
 * being prepared: no existing path had been changed; what was made beside its places goes;
 * committed: it is finished; what cannot be finished is undone;
@@ -28,14 +28,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swupd import history, journal, kept
-from swupd.changes import Failure, Ground, withdraw
+from swupd import history
 from swupd.errors import InstallError, ProjectError, StateDirectoryError
 from swupd.fs import Directory
-from swupd.install import UnfinishedError, carry_through, identity, listed, put_back, release_of, undo
-from swupd.journal import Journal, JournalError, Purpose, State
 from swupd.scripts import Scripts
 from swupd.system import System
+from swupd.transaction import journal, kept
+from swupd.transaction.changes import Failure, Ground, withdraw
+from swupd.transaction.install import UnfinishedError, carry_through, identity, listed, put_back, release_of, undo
+from swupd.transaction.journal import Journal, JournalError, Purpose, State
 
 if TYPE_CHECKING:
     from swupd.session import Session

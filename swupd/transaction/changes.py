@@ -26,8 +26,8 @@ from typing import NamedTuple, Self
 
 from swupd.errors import UnsafePathError
 from swupd.fs import CANNOT_EXCHANGE, Directory
-from swupd.journal import Action, Change, Kind, Old, old_of
-from swupd.kept import Kept, coming_back
+from swupd.transaction.journal import Action, Change, Kind, Old, old_of
+from swupd.transaction.kept import Kept, coming_back
 from swupd.walker import Frame, Walker, follow, parents
 
 SIBLING = ".update."

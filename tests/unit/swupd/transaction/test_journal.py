@@ -10,9 +10,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from swupd import journal
 from swupd.fs import Directory
-from swupd.journal import Action, Change, Header, Journal, JournalError, Kind, Old, Purpose, State, decode, encode
+from swupd.transaction import journal
+from swupd.transaction.journal import (
+    Action,
+    Change,
+    Header,
+    Journal,
+    JournalError,
+    Kind,
+    Old,
+    Purpose,
+    State,
+    decode,
+    encode,
+)
 
 PURPOSE = Purpose("bundle-add editors", 10, 10, track=("editors",), untrack=("games",), boot=True)
 HEADER = Header("/mnt/root", (2, 64513, 1 << 63), ("", "ab" * 32), 3, tolerant=False, purpose=PURPOSE)

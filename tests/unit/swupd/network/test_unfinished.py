@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from swupd.errors import DiskSpaceError
 from swupd.fs import Directory
-from swupd.unfinished import CHECKED_BYTES, TAG_LIMIT, check_space, discard, finish, resumable, write_note
+from swupd.network.unfinished import CHECKED_BYTES, TAG_LIMIT, check_space, discard, finish, resumable, write_note
 
 LIMIT = 1000
 

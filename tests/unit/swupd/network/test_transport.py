@@ -26,10 +26,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swupd.errors import DownloadError, TlsError, UsageError
-from swupd.failures import wants_certificate
-from swupd.limits import FetchLimits
+from swupd.network.failures import wants_certificate
+from swupd.network.limits import FetchLimits
+from swupd.network.transport import TemporaryError, Transport, asked_wait, shown
 from swupd.settings import Settings
-from swupd.transport import TemporaryError, Transport, asked_wait, shown
 
 
 class Server(ThreadingHTTPServer):

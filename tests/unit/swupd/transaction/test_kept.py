@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from swupd import kept
 from swupd.fs import Directory
-from swupd.journal import Change, Header, Journal, Purpose, State
-from swupd.kept import Kept
+from swupd.transaction import kept
+from swupd.transaction.journal import Change, Header, Journal, Purpose, State
+from swupd.transaction.kept import Kept
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
-"""What an installation changes, decided by looking at the root: the first thing that `swupd.install` does.
+"""What an installation changes, decided by looking at the root: the first thing that `transaction.install` does.
 
 Nothing is changed here. The result is a stream of `Change`s, which is written to the journal as it comes, so that
-450,000 of them need no memory. Their order is that of `swupd.changes.Commit`: new things in tree order, then removals,
-deepest first, and last of all what brings `/usr/lib/os-release`, after a barrier.
+450,000 of them need no memory. Their order is that of `transaction.changes.Commit`: new things in tree order, then
+removals, deepest first, and last of all what brings `/usr/lib/os-release`, after a barrier.
 
 * A directory that does not exist yet, or that stands where something else is now, is one change with all its content.
 * Names beside others (`.update.x`, `.deleted.x`) are chosen so that they are free: what has such a name is not ours.
@@ -20,12 +20,12 @@ import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from swupd.changes import DISPLACED, NAME_BYTES, SIBLING, Failure
 from swupd.errors import InstallError, UnsafePathError
 from swupd.formats import layout
 from swupd.formats.manifest import Entry, FileType
 from swupd.fs import Directory
-from swupd.journal import Action, Change, Kind, Old, kind_of, old_of
+from swupd.transaction.changes import DISPLACED, NAME_BYTES, SIBLING, Failure
+from swupd.transaction.journal import Action, Change, Kind, Old, kind_of, old_of
 from swupd.walker import Frame, Walker, follow, parents, split
 
 TYPE_NAMES = {FileType.FILE: "file", FileType.DIRECTORY: "directory", FileType.LINK: "symbolic link"}

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from swupd import history
 from swupd.errors import InstallError, ProjectError
 from swupd.fs import Directory
-from swupd.install import UnfinishedError
-from swupd.journal import Journal, Purpose, State
 from swupd.plan import FileList, Plan, plan_install, plan_update
-from swupd.recovery import forget_unfinished, recover, way_back
 from swupd.session import Session
+from swupd.transaction.install import UnfinishedError
+from swupd.transaction.journal import Journal, Purpose, State
+from swupd.transaction.recovery import forget_unfinished, recover, way_back
 
 OS_RELEASE = "usr/lib/os-release"
 

@@ -2,7 +2,7 @@
 
 On top of the last update lie the changes that came after it (bundles added and removed); they are undone one after the
 other, the newest first. What was repaired stays so. Each is undone by the machinery that undoes an installation that
-fails, under a journal of its own, so that the next run continues what is interrupted (`swupd.recovery`). Rules:
+fails, under a journal of its own, so that the next run continues what is interrupted (`transaction.recovery`). Rules:
 
 * Everything is looked at before anything is changed: whether the system still is what the last installation left, and
   whether all that was replaced is still kept.
@@ -20,17 +20,18 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from swupd import history, kept
-from swupd.changes import Failure, Ground
+from swupd import history
 from swupd.errors import DiskSpaceError, InstallError, StateDirectoryError, UnsafePathError, UsageError
 from swupd.fs import Directory
-from swupd.install import identity, put_back, release_of, unfinished
-from swupd.journal import FINISHED, Action, Change, Journal, Kind, State, forwards, move
-from swupd.kept import KEPT, Finished
-from swupd.recovery import ROLLED_BACK, follow_up, way_back
 from swupd.report import human_size
 from swupd.scripts import Scripts
 from swupd.system import System
+from swupd.transaction import kept
+from swupd.transaction.changes import Failure, Ground
+from swupd.transaction.install import identity, put_back, release_of, unfinished
+from swupd.transaction.journal import FINISHED, Action, Change, Journal, Kind, State, forwards, move
+from swupd.transaction.kept import KEPT, Finished
+from swupd.transaction.recovery import ROLLED_BACK, follow_up, way_back
 
 _BLOCK = 4096
 """Bytes that a name, a link or a directory may take."""

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import io
 
+from swupd.faces.timings import TimedReport
 from swupd.report import TextReport
-from swupd.timings import TimedReport
 
 
 def test_the_seconds_of_each_step_are_printed_at_the_end() -> None:

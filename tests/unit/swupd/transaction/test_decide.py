@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from swupd.decide import Decisions
 from swupd.errors import UnsafePathError
 from swupd.formats.manifest import Entry
 from swupd.fs import Directory
-from swupd.journal import Action, Change, Kind
 from swupd.plan import FileList
+from swupd.transaction.decide import Decisions
+from swupd.transaction.journal import Action, Change, Kind
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from swupd.changes import Ground
 from swupd.errors import DiskSpaceError, InstallError
 from swupd.fs import Directory
-from swupd.journal import Action, Change, Kind, Old
-from swupd.kept import Kept
 from swupd.plan import FileList
-from swupd.prepare import Preparation
+from swupd.transaction.changes import Ground
+from swupd.transaction.journal import Action, Change, Kind, Old
+from swupd.transaction.kept import Kept
+from swupd.transaction.prepare import Preparation
 
 TREE = [
     Change(Action.MADE, "", "d", Kind.DIRECTORY, ".update.d", ".deleted.d"),

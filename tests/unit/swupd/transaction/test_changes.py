@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from swupd.changes import Commit, Ground, Impossible, Return, withdraw
 from swupd.fs import Directory
-from swupd.journal import Action, Change, Kind, Old, old_of
-from swupd.kept import Kept
+from swupd.transaction.changes import Commit, Ground, Impossible, Return, withdraw
+from swupd.transaction.journal import Action, Change, Kind, Old, old_of
+from swupd.transaction.kept import Kept
 
 
 @pytest.fixture

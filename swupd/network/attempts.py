@@ -16,11 +16,11 @@ from functools import partial
 from typing import TypeVar
 
 from swupd.errors import DownloadError, NotOnServerError, ProjectError, ServerError, UsageError
-from swupd.limits import FetchLimits
-from swupd.mirrors import Mirrors, server_of
+from swupd.network.limits import FetchLimits
+from swupd.network.mirrors import Mirrors, server_of
+from swupd.network.transport import TemporaryError, shown
 from swupd.report import Report
 from swupd.settings import Settings
-from swupd.transport import TemporaryError, shown
 
 _Result = TypeVar("_Result")
 

@@ -5,7 +5,7 @@
   wait for the server counts, not what we make it wait.
 * The client certificate is `/etc/swupd/client.pem` of the system: certificate and key, the key without a password.
 
-This module belongs to `swupd.transport`; it imports requests and is imported with the first request.
+This module belongs to `network.transport`; it imports requests and is imported with the first request.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from requests.adapters import HTTPAdapter
 
 from swupd import __version__
 from swupd.errors import TlsError
-from swupd.limits import FetchLimits
+from swupd.network.limits import FetchLimits
 from swupd.settings import CLIENT_CERTIFICATE_FILE, Settings, below
 
 if TYPE_CHECKING:

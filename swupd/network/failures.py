@@ -1,4 +1,4 @@
-"""What the errors of requests mean, below the layers that wrap them. This module belongs to `swupd.transport`."""
+"""What the errors of requests mean, below the layers that wrap them. This module belongs to `network.transport`."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from swupd.errors import ExitCode
-from swupd.patientstream import PatientStream
+from swupd.faces.patientstream import PatientStream
 
 
 def test_a_reader_who_goes_away_does_not_stop_the_command() -> None:

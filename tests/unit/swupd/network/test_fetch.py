@@ -26,8 +26,8 @@ from swupd.errors import (
     UnsafePathError,
     UsageError,
 )
-from swupd.fetch import Download, Fetcher, FetchLimits
 from swupd.fs import Directory
+from swupd.network.fetch import Download, Fetcher, FetchLimits
 from swupd.report import TextReport
 from swupd.settings import Settings
 
@@ -305,7 +305,7 @@ def test_without_retries_there_is_one_attempt(tmp_path: Path, server: Server) ->
 def test_the_delay_doubles_up_to_its_limit(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     monkeypatch.setattr(threading.Event, "wait", lambda self, timeout=None: waits.append(timeout or 0))
-    monkeypatch.setattr("swupd.attempts.JITTER", 0)
+    monkeypatch.setattr("swupd.network.attempts.JITTER", 0)
     server.answers["/file"] = [status(500)]
     with make_fetcher(tmp_path, retry_delay=10, max_retries=5) as fetcher, pytest.raises(DownloadError):
         fetcher.get(server.url(), limit=10)

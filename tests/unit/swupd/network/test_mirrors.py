@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from swupd.errors import DownloadError, NotOnServerError, TlsError
-from swupd.limits import FetchLimits
-from swupd.mirrors import Mirrors, server_of
+from swupd.network.limits import FetchLimits
+from swupd.network.mirrors import Mirrors, server_of
+from swupd.network.transport import NotReachedError, RangeRefusedError, TemporaryError
 from swupd.settings import Settings
-from swupd.transport import NotReachedError, RangeRefusedError, TemporaryError
 
 A, B, C = "https://a.example.org/x", "https://b.example.org/y", "https://c.example.org"
 
