@@ -207,7 +207,7 @@ def main() -> None:
         demo.swupd(url, "bundle-add", "web-server", name="bundle-add", note="web-server")
         demo.swupd(url, "bundle-list")
         demo.swupd(url, "bundle-info", "editors", "--dependencies")
-        demo.swupd(url, "search-file", "bin/nano")
+        demo.swupd(url, "search-file", "bin/less")
 
         say("version 20: security and other updates, one bundle more, one less")
         demo.configure("http://updates.example.org/update", "bookworm, bookworm-updates, bookworm-security")

@@ -86,5 +86,5 @@ def _row(event: Event) -> tuple[str, ...]:
         event.outcome,
         f"+{event.installed} ~{event.replaced} -{event.removed}" if files else "",
         human_size(event.received) if event.received else "",
-        f"{event.seconds:.1f}" if event.seconds else "",
+        f"{event.seconds:.1f}" if files or event.seconds else "",
     )

@@ -158,10 +158,12 @@ class Installer:
             self._report.progress(len(ordered), len(ordered))
         noted = (*decisions.failures, *not_kept)
         failed = frozenset(path for path, _ in commit.failures)
+        replaced = frozenset(decisions.replaced)
         return InstallResult(
             installed=sum(count for path, count in decisions.installed.items() if path not in failed),
-            replaced=sum(path not in failed for path in decisions.replaced),
-            removed=tuple(commit.removed),
+            replaced=len(replaced - failed),
+            # A directory that has given way to a file or link is replaced.
+            removed=tuple(path for path in commit.removed if path not in replaced),
             kept=tuple(commit.kept),
             failures=(*noted, *commit.failures),
         )
