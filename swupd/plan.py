@@ -237,7 +237,10 @@ def tree_order(name: str) -> str:
 
 def write_order(entries: Iterable[Entry]) -> tuple[Entry, ...]:
     """Directories before their content, os-release last."""
-    return tuple(sorted(entries, key=lambda entry: (entry.name == layout.OS_RELEASE, tree_order(entry.name))))
+    ordered = sorted(entries, key=lambda entry: tree_order(entry.name))
+    # Not by the sort key: a tuple for each of 450,000 entries would be the largest thing in memory.
+    last = [entry for entry in ordered if entry.name == layout.OS_RELEASE]
+    return tuple([*(entry for entry in ordered if entry.name != layout.OS_RELEASE), *last] if last else ordered)
 
 
 def removal_order(names: Iterable[str]) -> tuple[str, ...]:
