@@ -13,7 +13,6 @@ The shares below are what a server OS of 350 MB measures (docs/performance.md).
 from __future__ import annotations
 
 import re
-import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -158,6 +157,8 @@ def download_of(missing: Collection[str], way: Way, sizes: Mapping[str, int]) ->
 
 def seconds_of(received: int, files: int, events: Sequence[Event]) -> float:
     """How long an update of this size takes: a simple rule, corrected by how far it was from the last updates."""
+    from statistics import median
+
     rule = _rule(received, files)
     ratios = [
         event.seconds / _rule(event.received, event.installed + event.replaced + event.removed)
@@ -165,7 +166,7 @@ def seconds_of(received: int, files: int, events: Sequence[Event]) -> float:
         if event.command == "update" and event.outcome == history.DONE and event.seconds > 0
     ]
     sane = [ratio for ratio in ratios if ratio <= LARGEST_CORRECTION][-REMEMBERED_UPDATES:]
-    return rule * statistics.median(sane) if sane else rule
+    return rule * median(sane) if sane else rule
 
 
 def _rule(received: int, files: int) -> float:

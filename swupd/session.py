@@ -252,7 +252,7 @@ def _wait_for_lock(own: StateDir, resources: ExitStack) -> None:
 
 def _trim(session: Session) -> None:
     """Keep the cache within its limits after whatever may have been downloaded."""
-    if "fetcher" not in vars(session):
+    if "fetcher" not in vars(session) or not session.fetcher.requests:
         return
     from swupd.cleaning import DEFAULT_DAYS, DEFAULT_LIMIT, trim
 

@@ -11,9 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from swupd.commands.steps import Steps
-from swupd.errors import DiskSpaceError, ManifestError, StateDirectoryError, is_disk_full
-from swupd.formats import layout
-from swupd.formats.manifest import Manifest
+from swupd.errors import DiskSpaceError, StateDirectoryError, is_disk_full
 from swupd.fs import Directory
 from swupd.plan import FileList, Plan
 from swupd.report import counted, human_size
@@ -139,26 +137,6 @@ def effective(purpose: Purpose, session: Session) -> Purpose:
         boot=purpose.boot and settings.update_boot,
         scripts=purpose.scripts and settings.run_scripts,
     )
-
-
-def check_format(session: Session, mom: Manifest, *, force: bool) -> None:
-    """Raise ManifestError if a version is of another format than ours (section 5.12), unless that is forced."""
-    ours = session.settings.format
-    if ours in (layout.STAGING_FORMAT, str(mom.format)):
-        return
-    message = f"version {mom.version} has the format {mom.format}, this system has {ours}"
-    if not force:
-        raise ManifestError(message, hint=f"choose a version of that format, or give --format {mom.format} or --force")
-    session.report.warning(message)
-
-
-def disagreement(session: Session) -> Callable[[str], None]:
-    """What is told when bundles contradict each other."""
-
-    def tell(name: str) -> None:
-        session.report.warning(f"bundles disagree about {name}; it is left as it is")
-
-    return tell
 
 
 def received(session: Session) -> str:

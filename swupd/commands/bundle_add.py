@@ -6,7 +6,8 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 
 from swupd.commands.aliases import read_aliases
-from swupd.commands.applying import Wish, carry_out, complete, disagreement, received
+from swupd.commands.applying import Wish, carry_out, complete, received
+from swupd.commands.complaints import disagreement
 from swupd.commands.preview import foresee
 from swupd.commands.recording import recorded
 from swupd.commands.steps import Steps

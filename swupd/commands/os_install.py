@@ -9,7 +9,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from swupd.commands.applying import Wish, carry_out, check_format, complete, disagreement, received
+from swupd.commands.applying import Wish, carry_out, complete, received
+from swupd.commands.complaints import check_format, disagreement
 from swupd.commands.global_options import LATEST, bundle_list, version_or_latest
 from swupd.commands.preview import foresee
 from swupd.commands.recording import recorded

@@ -16,8 +16,9 @@ from functools import cache
 
 from swupd import reboot
 from swupd.cleaning import clean
-from swupd.commands.applying import Wish, carry_out, complete, disagreement, received, scripts
+from swupd.commands.applying import Wish, carry_out, complete, received, scripts
 from swupd.commands.check_update import compare_versions
+from swupd.commands.complaints import disagreement
 from swupd.commands.global_options import LATEST, version_or_latest
 from swupd.commands.preview import Preview, foresee, listed
 from swupd.commands.recording import recorded

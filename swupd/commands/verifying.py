@@ -7,7 +7,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from swupd.commands.applying import check_format, disagreement
+from swupd.commands.complaints import check_format, disagreement
 from swupd.commands.global_options import bundle_list, version_number
 from swupd.errors import BundleNotInstalledError, UnknownBundleError, UsageError
 from swupd.formats.manifest import Manifest
