@@ -20,9 +20,9 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
+from swupd.closing import Closing
 from swupd.errors import UnsafePathError
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -34,7 +34,7 @@ _RENAME_EXCHANGE = 2
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-class Directory:
+class Directory(Closing):
     """An open directory. Close it, or use it in a `with` statement."""
 
     __slots__ = ("fd", "path")
@@ -48,14 +48,6 @@ class Directory:
     def open(cls, path: Path | str) -> Directory:
         """Open a directory by a path that the administrator gave: links on the way are his and are followed."""
         return cls(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), str(path))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         if self.fd >= 0:

@@ -27,9 +27,9 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
+from swupd.closing import Closing
 from swupd.errors import (
     ArchiveError,
     DiskSpaceError,
@@ -82,7 +82,7 @@ class StageResult:
         return self.reused + self.from_packs + self.from_deltas + self.fullfiles
 
 
-class Stager:
+class Stager(Closing):
     """Fills the staged directory of one state directory. Close it, or use it in a `with` statement.
 
     step: told the name (as in the JSON stream, section 6.7) and a text for people when a part of the work begins.
@@ -113,14 +113,6 @@ class Stager:
         except BaseException:
             self.staged.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         self.staged.close()

@@ -22,10 +22,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from types import TracebackType
-from typing import BinaryIO, NamedTuple, Self
+from typing import BinaryIO, NamedTuple
 
 from swupd import process
+from swupd.closing import Closing
 from swupd.errors import ArchiveError, DeltaError, UnsafePathError
 from swupd.formats import delta, gzipped, layout
 from swupd.formats.archive import (
@@ -71,7 +71,7 @@ class _Done(NamedTuple):
     from_delta: bool = False
 
 
-class Unpacker:
+class Unpacker(Closing):
     """Takes from packs what is missing. Close it, or use it in a `with` statement.
 
     missing: the objects that are wanted, by hash; those that were written are taken out. current: the files that the
@@ -100,14 +100,6 @@ class Unpacker:
         self.from_packs = 0
         """Objects that were in packs as a whole."""
         self.from_deltas = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         self._pool.close()

@@ -8,9 +8,9 @@ following links; the preparation of an installation makes what is missing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
+from swupd.closing import Closing
 from swupd.fs import Directory
 
 
@@ -24,20 +24,12 @@ class Frame(NamedTuple):
     """Made by this run, and not in its place yet."""
 
 
-class Walker:
+class Walker(Closing):
     """A way through a root, which stays the caller's to close. Close the walker, or use it in a `with` statement."""
 
     def __init__(self, root: Directory, enter: Callable[[Frame, str], Frame]) -> None:
         self._stack = [Frame("", root)]
         self._enter = enter
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def go(self, path: str) -> Frame:
         """The directory at `path`, open until the next call; errors are those of `enter`."""

@@ -26,9 +26,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from swupd.closing import Closing
 from swupd.errors import (
     DiskSpaceError,
     DownloadError,
@@ -79,7 +79,7 @@ class Failure:
     error: ProjectError
 
 
-class Fetcher:
+class Fetcher(Closing):
     """Fetches objects; use it in a `with` statement or close it."""
 
     def __init__(self, settings: Settings, report: Report, limits: FetchLimits | None = None) -> None:
@@ -95,14 +95,6 @@ class Fetcher:
         self._transport = Transport(settings, self.limits)
         self._attempts = Attempts(settings, report, self.limits, self.mirrors)
         self._lock = threading.Lock()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close all connections."""

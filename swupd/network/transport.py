@@ -29,10 +29,10 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
+from swupd.closing import Closing
 from swupd.errors import DownloadError, NotOnServerError, TlsError, UsageError
 from swupd.network.failures import is_closed, is_rejection, is_unreachable, reason, wants_certificate
 from swupd.network.limits import FetchLimits
@@ -79,7 +79,7 @@ class RangeRefusedError(TemporaryError):
     """The server cannot go on from where we were; the beginning may work."""
 
 
-class Body:
+class Body(Closing):
     """The content of an answer. Close it, or use it in a `with` statement."""
 
     def __init__(
@@ -102,12 +102,7 @@ class Body:
         self._close = close
         self._limits = limits
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self._close()
 
     def chunks(self) -> Iterator[bytes]:

@@ -21,9 +21,9 @@ import os
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
+from swupd.closing import Closing
 from swupd.errors import UnsafePathError
 from swupd.fs import CANNOT_EXCHANGE, Directory
 from swupd.transaction.journal import Action, Change, Kind, Old, old_of
@@ -57,7 +57,7 @@ class Impossible(Exception):  # noqa: N818 (not an error of the program, and nev
         self.failure = Failure(path, reason(cause))
 
 
-class Ground:
+class Ground(Closing):
     """A way through a root that remembers the file systems it has been on. To be used in a `with` statement."""
 
     def __init__(self, root: Directory) -> None:
@@ -65,12 +65,7 @@ class Ground:
         self._file_systems = {os.fstat(root.fd).st_dev: ""}
         """Each with a directory on it."""
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self._walker.close()
 
     def go(self, path: str) -> Directory:

@@ -19,9 +19,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
+from swupd.closing import Closing
 from swupd.errors import DiskSpaceError, UnsafePathError, is_disk_full
 from swupd.fs import Directory
 from swupd.transaction import journal
@@ -39,7 +39,7 @@ class Finished(NamedTuple):
     header: Header
 
 
-class Kept:
+class Kept(Closing):
     """What one installation keeps. Close it, or use it in a `with` statement."""
 
     def __init__(self, directory: Directory | None) -> None:
@@ -62,14 +62,6 @@ class Kept:
             return cls(data.descend(f"{KEPT}/{number}"))
         except FileNotFoundError:
             return cls(None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         if self._directory is not None:
