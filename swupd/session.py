@@ -202,12 +202,12 @@ def _with_own_cache(settings: Settings, report: Report) -> Iterator[Session]:
             _trim(session)
 
 
-def _recover(session: Session, *, repairing: bool = False) -> None:
+def _recover(session: Session, *, repairing: bool = False, looking: bool = False) -> None:
     """Finish or undo an installation that was interrupted, before anything else is looked at."""
     if journal.exists(session.settings.data_dir):
         from swupd.transaction.recovery import recover
 
-        recover(session, repairing=repairing)
+        recover(session, repairing=repairing, looking=looking)
 
 
 def _settle_repositories(session: Session, args: Namespace) -> None:
@@ -228,8 +228,9 @@ def _recover_if_possible(session: Session) -> None:
         session.report.warning("an installation was interrupted, or is running; any swupd command as root finishes it")
         return
     try:
+        statedir.check_owner(session.settings.data_dir)
         with statedir.lock(session.statedir):
-            _recover(session)
+            _recover(session, looking=True)
     except LockedError:
         return
     except ProjectError as error:

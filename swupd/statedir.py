@@ -106,7 +106,7 @@ class StateDir:
             for path in (self.cache_dir, self.data_dir):
                 check_location(path, Path("/"))
                 make_directories(path, mode=_READABLE)
-                _check_owner(path)
+                check_owner(path)
             with Directory.open(self.data_dir) as data:
                 _ensure(data, _BUNDLES, _READABLE, keep=True)
             with Directory.open(self.cache_dir) as top:
@@ -230,8 +230,9 @@ def _manifest_directories(content: Path) -> set[str]:
         return set()
 
 
-def _check_owner(path: Path) -> None:
-    """Whoever else can write to the directory could exchange what was verified before it is used."""
+def check_owner(path: Path) -> None:
+    """Raise StateDirectoryError unless a directory is ours alone: whoever else can write to it could exchange what was
+    verified before it is used, or have a journal of his own followed."""
     status = os.stat(path)
     strangers = stat.S_IWOTH | (stat.S_IWGRP if status.st_gid != os.getegid() else 0)
     if status.st_uid != os.geteuid() or status.st_mode & strangers:

@@ -10,13 +10,15 @@ What is found says what is done (`transaction.journal.State`):
 And about that:
 
 * One line says what was done, and the history gets an event.
-* A journal is only followed into the root that it was written for, in the version that it knows: if somebody else
-  has changed the system meanwhile, what we left lying beside its places goes, and the journal with it.
+* A journal is only followed into the root of this command, if it was written for that (wherever it was mounted then),
+  and in the version that it knows: if somebody else has changed the system meanwhile, what we left lying beside its
+  places goes, and the journal with it. A journal of another root that is still there stops the command.
+* Programs of a root that is not running are left to a command that changes it: looking at one must not run them.
 * A file that is no journal is put aside (`journal.damaged`), with a warning, so that it stops nobody twice.
 * If the root cannot be put right, UnfinishedError says why and the journal stays for the next run. Only a repair goes
   on nevertheless; when it has succeeded it calls `forget_unfinished`.
 
-The data directory's lock must be held.
+The data directory's lock must be held, and it must be ours alone (`swupd.statedir.check_owner`).
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 FINISHED_LATER = "finished later"
 UNDONE = "undone"
 ROLLED_BACK = "rolled back"
+# What is finished here, or undone here, is followed up under the state that comes next.
 _ORDER = (
     State.PREPARING,
     State.COMMITTED,
@@ -54,10 +57,10 @@ _ORDER = (
 )
 
 
-def recover(session: Session, *, repairing: bool = False) -> None:
+def recover(session: Session, *, repairing: bool = False, looking: bool = False) -> None:
     """Put an interrupted installation right, if there is one; very quick if not.
 
-    repairing: what is impossible is only warned of. Raises InstallError.
+    repairing: what is impossible is only warned of. looking: the command changes nothing. Raises InstallError.
     """
     data_dir = session.statedir.data_dir
     if not journal.exists(data_dir):
@@ -67,7 +70,7 @@ def recover(session: Session, *, repairing: bool = False) -> None:
             for state in _ORDER:
                 found = _open(data, state, session)
                 if found is not None:
-                    _Recovery(session, found).run()
+                    _Recovery(session, found, may_run_programs=session.system.is_host or not looking).run()
     except (OSError, ProjectError) as error:
         if isinstance(error, OSError):
             error = _unreadable(error, data_dir)
@@ -127,12 +130,13 @@ def way_back(purpose: Purpose) -> Purpose:
 class _Recovery:
     """Deals with one journal."""
 
-    def __init__(self, session: Session, found: Journal) -> None:
+    def __init__(self, session: Session, found: Journal, *, may_run_programs: bool) -> None:
         self._session = session
+        self._may_run_programs = may_run_programs
         self._report = session.report
         self._journal = found
         self._purpose = found.header.purpose
-        self._root_path = Path(found.header.root)
+        self._root_path = session.settings.root
 
     def run(self) -> None:
         """Raises InstallError, OSError."""
@@ -145,11 +149,22 @@ class _Recovery:
             return
         with root:
             if not _is_same(root, self._journal):
+                self._check_other_root()
                 self._clear(root, "it is another system now")
             elif self._is_outdated(root):
                 self._clear(root, "the system was changed by something else since")
             else:
                 self._go_on(root)
+
+    def _check_other_root(self) -> None:
+        """Raise InstallError if the journal belongs to another root that is still there."""
+        other = Path(self._journal.header.root)
+        if other != self._root_path and other.exists():
+            raise InstallError(
+                f"{self._session.statedir.data_dir} belongs to {other}, where {self._purpose.title} was interrupted; "
+                "nothing was changed",
+                hint=f"finish that first, with: swupd diagnose --path {other}; or give another --statedir",
+            )
 
     def _go_on(self, root: Directory) -> None:
         state = self._journal.state
@@ -190,15 +205,28 @@ class _Recovery:
             self._tell("could not be finished and was undone", UNDONE)
             return
         self._warn_of(commit.failures)
-        self._follow()
 
     def _follow(self) -> None:
+        if self._is_left_to_others():
+            return
         system, scripts = self._helpers()
         follow_up(self._purpose, system, scripts)
         end(self._journal.data, self._purpose)
         self._tell("was finished", FINISHED_LATER)
 
+    def _is_left_to_others(self) -> bool:
+        """Whether what follows has to wait for a command that may run the programs of the root."""
+        if self._may_run_programs or not self._purpose.scripts or not self._session.settings.run_scripts:
+            return False
+        self._report.warning(
+            f"the files of an interrupted {self._purpose.title} are in place; "
+            "the next command that changes the system runs what follows"
+        )
+        return True
+
     def _end_way_back(self) -> None:
+        if self._is_left_to_others():
+            return
         system, scripts = self._helpers()
         follow_up(way_back(self._purpose), system, scripts)
         kept.discard(self._journal)

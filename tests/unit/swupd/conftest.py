@@ -212,10 +212,10 @@ class Machine:
             stager.release(plan.install)
         return result
 
-    def recover(self) -> None:
+    def recover(self, *, looking: bool = False) -> None:
         """What every command does first."""
         with ExitStack() as resources:
-            recover(Session(self.settings, self.report, resources))
+            recover(Session(self.settings, self.report, resources), looking=looking)
 
     @contextmanager
     def _installer(self) -> Iterator[Installer]:

@@ -137,6 +137,16 @@ def test_every_session_of_root_puts_an_interrupted_installation_right(
 
 
 @needs_root
+def test_a_journal_that_somebody_else_could_have_written_is_not_followed_by_looking(
+    args: Namespace, interrupted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.chown(interrupted.parent, 1000, 1000)
+    with reading(args, TextReport()):
+        assert interrupted.exists()
+    assert "belongs to another user" in capsys.readouterr().err
+
+
+@needs_root
 def test_a_reading_session_leaves_it_to_whoever_has_the_lock(
     args: Namespace, interrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

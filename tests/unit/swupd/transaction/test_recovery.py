@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,49 @@ def test_a_root_that_is_gone_is_not_made_again(machine: Any, update: Any, tmp_pa
     assert "is not there any more" in machine.report.warnings[0]
     assert (journals(machine), kept_of(machine)) == ([], ["1"])
     assert not machine.root.exists()
+
+
+def test_a_root_that_is_mounted_elsewhere_now_is_finished_there(
+    machine: Any, update: Any, tmp_path: Path, snapshot: Any
+) -> None:
+    with killed_at("rename", ".update.b"):
+        update()
+    machine.root = machine.root.rename(tmp_path / "elsewhere")
+    machine.settings = replace(machine.settings, root=machine.root)
+    machine.recover()
+    assert snapshot(machine.root) == snapshot(tmp_path / "v20")
+    assert journals(machine) == []
+
+
+def test_a_command_for_another_root_leaves_the_interrupted_one_alone(
+    machine: Any, update: Any, tmp_path: Path, snapshot: Any
+) -> None:
+    with killed_at("rename", ".update.b"):
+        update()
+    before = snapshot(machine.root)
+    (tmp_path / "other").mkdir()
+    machine.settings = replace(machine.settings, root=tmp_path / "other")
+    with pytest.raises(InstallError, match=f"belongs to {machine.root}, where update from 10 to 20 was") as caught:
+        machine.recover()
+    assert f"swupd diagnose --path {machine.root}" in caught.value.hint
+    assert snapshot(machine.root) == before
+    assert journals(machine) == ["journal"]
+
+
+def test_looking_at_a_root_finishes_its_files_and_runs_none_of_its_programs(
+    machine: Any, update: Any, tmp_path: Path, snapshot: Any
+) -> None:
+    machine.purpose = Purpose("update", 10, 20, boot=True, record_version=True)
+    with killed_at("rename", ".update.b"):
+        update()
+    machine.recover(looking=True)
+    assert snapshot(machine.root) == snapshot(tmp_path / "v20")
+    (warning,) = machine.report.warnings
+    assert warning.startswith("the files of an interrupted update from 10 to 20 are in place; the next command")
+    assert journals(machine) == ["journal.installed"]
+    machine.recover()
+    assert any("there is no boot manager" in text for text in machine.report.warnings)
+    assert (outcomes(machine), journals(machine)) == (["finished later"], [])
 
 
 def test_another_system_at_the_same_path_is_not_touched(
