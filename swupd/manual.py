@@ -214,9 +214,7 @@ def _sentence(help_text: str) -> str:
 
 def _escaped(text: str) -> str:
     """Text that roff prints as it is."""
-    text = (
-        text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq").replace("~", "\\(ti").replace("^", "\\(ha")
-    )
+    text = text.translate(_ROFF)
     return f"\\&{text}" if text.startswith(".") else text
 
 
