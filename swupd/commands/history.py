@@ -1,14 +1,16 @@
 """`swupd history`: what was done to the system, when, and what came of it.
 
-Needs no root. With --quiet each event is one line of tab-separated fields, in the order of `swupd.history.Event`.
+Needs no root. With --quiet each event is one line of tab-separated fields, in the order of `swupd.history.Event`; with
+--json-output the message of each record is an event as JSON.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from dataclasses import astuple
+from dataclasses import asdict, astuple
 
 from swupd import history
 from swupd.commands.global_options import number
@@ -48,7 +50,10 @@ def run(args: Namespace, report: Report) -> int:
                 f"cannot read {session.statedir.data_dir / history.FILE}: {error.strerror}", hint="run this as root"
             ) from error
     events = events[-args.lines :][::-1]
-    if args.quiet:
+    if args.json_output:
+        for event in events:
+            report.answer(json.dumps(asdict(event)))
+    elif args.quiet:
         for event in events:
             report.answer("\t".join(map(str, astuple(event))))
     elif not events:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +53,9 @@ def test_a_script_reads_one_event_a_line(past: Machine) -> None:
 
 def test_a_program_reads_json(past: Machine) -> None:
     past.run("history", "--json-output")
-    messages = [record["msg"] for record in json.loads(past.out) if record["type"] == "info"]
-    assert len(messages) == 5
+    events = [json.loads(record["msg"]) for record in json.loads(past.out) if record["type"] == "info"]
+    assert [event["command"] for event in events] == ["repair", "bundle-add editors", "update"]
+    assert events[2] == asdict(UPDATE)
 
 
 def test_a_new_system_has_no_history(bare: Machine) -> None:
