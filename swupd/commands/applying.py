@@ -6,7 +6,6 @@ root is as it was. What was staged is kept for the next attempt then, and taken 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,6 @@ from swupd.scripts import Scripts
 from swupd.session import Session
 from swupd.space import check_installation
 from swupd.transaction.journal import Purpose
-from swupd.verify import settle
 
 # The rest is imported where it is used, for commands that share something of this and install nothing.
 if TYPE_CHECKING:
@@ -47,26 +45,24 @@ def carry_out(
     purpose: Purpose,
     install_step: str,
     download_only: bool = False,
-    before_staging: Callable[[Plan], None] | None = None,
     check_space: bool = True,
     choose: Chooser = all_packs,
 ) -> InstallResult | None:
-    """Stage and install a plan; None if only the download was asked for. `complete` has to follow.
+    """Stage and install a definite plan (`swupd.verify.settle`); None if only the download was asked for.
+
+    `complete` has to follow.
 
     Paths that cannot be installed because something of a user's is in the way are an InstallError in the end, after
     all the rest has been installed and completed.
 
-    before_staging: is given the definite plan while nothing has been fetched. check_space: raise DiskSpaceError if
-    there is no room to install what is staged. choose: as for `Stager.stage`. Raises what staging and installing raise.
+    check_space: raise DiskSpaceError if there is no room to install what is staged. choose: as for `Stager.stage`.
+    Raises what staging and installing raise.
     """
     from swupd.transaction.install import Installer
 
-    report = session.report
-    plan = settle(wish.plan, session.settings.root, wish.wanted, report)
+    report, plan = session.report, wish.plan
     for name in plan.skipped:
         report.verbose(f"{name} is left as it is: it belongs to the administrator")
-    if before_staging is not None:
-        before_staging(plan)
     if session.guard is not None:
         session.guard.before_staging(plan.install)
     with Directory.open(session.settings.root) as root, stager(session, root, steps) as staging:

@@ -13,11 +13,12 @@ from swupd.commands.recording import recorded
 from swupd.commands.steps import Steps
 from swupd.errors import ExitCode, UnknownBundleError
 from swupd.formats.manifest import Manifest
-from swupd.plan import Plan, consolidate, pack_needs, plan_add
+from swupd.plan import consolidate, pack_needs, plan_add
 from swupd.report import Report
 from swupd.session import Session, exclusive
 from swupd.space import SKIP_OPTION
 from swupd.transaction.journal import Purpose
+from swupd.verify import settle
 
 HELP = "install bundles"
 EXAMPLES = """\
@@ -107,18 +108,16 @@ def _add(names: Sequence[str], args: Namespace, session: Session, mom: Manifest,
         reexec=plan.needs_reexec,
     )
 
-    def check_space(definite: Plan) -> None:
-        if not args.skip_diskspace_check:
-            foresee(session, Wish(definite, wanted, current), steps, new.values()).check_space()
-
     with recorded(session, purpose) as record:
+        wish = Wish(settle(plan, session.settings.root, wanted, report), wanted, current)
+        if not args.skip_diskspace_check:
+            foresee(session, wish, steps, new.values()).check_space()
         result = carry_out(
             session,
-            Wish(plan, wanted, current),
+            wish,
             steps,
             purpose=purpose,
             install_step="install_files",
-            before_staging=check_space,
             check_space=not args.skip_diskspace_check,
         )
         complete(session, steps, purpose)

@@ -20,11 +20,12 @@ from swupd.errors import ExitCode, UsageError
 from swupd.formats.layout import OS_CORE
 from swupd.formats.manifest import Manifest
 from swupd.fs import make_directories
-from swupd.plan import Plan, consolidate, pack_needs, plan_install
+from swupd.plan import consolidate, pack_needs, plan_install
 from swupd.report import Report
 from swupd.session import Session, exclusive
 from swupd.space import SKIP_OPTION
 from swupd.transaction.journal import Purpose
+from swupd.verify import settle
 
 HELP = "install an operating system into a directory"
 EXAMPLES = """\
@@ -87,23 +88,20 @@ def _install(args: Namespace, session: Session) -> None:
     wanted = consolidate(manifests.values(), on_conflict=disagreement(session))
     plan = plan_install(wanted, mounts=session.system.mount_points(), packs=pack_needs({}, manifests))
 
-    def before_staging(definite: Plan) -> None:
-        if cache is not None:
-            cache.lend_objects({entry.hash for entry in definite.install})
-        if not args.skip_diskspace_check:
-            wish = Wish(definite, wanted)
-            foresee(session, wish, steps, manifests.values(), download_only=args.download).check_space()
-
     purpose = Purpose("os-install", 0, version, track=tuple(args.bundles), boot=True, keep=False)
     with recorded(session, purpose) as record:
+        wish = Wish(settle(plan, session.settings.root, wanted, report), wanted)
+        if cache is not None:
+            cache.lend_objects({entry.hash for entry in wish.plan.install})
+        if not args.skip_diskspace_check:
+            foresee(session, wish, steps, manifests.values(), download_only=args.download).check_space()
         result = carry_out(
             session,
-            Wish(plan, wanted),
+            wish,
             steps,
             purpose=purpose,
             install_step="add_missing_files",
             download_only=args.download,
-            before_staging=before_staging,
             check_space=not args.skip_diskspace_check,
         )
         if result is None:
