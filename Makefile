@@ -1,5 +1,6 @@
 # make setup   the Debian packages of contrib/debian-packages.txt and .venv with mixer and swupd
 # make demo    builds, serves, installs, updates and repairs the shipped mix (root; under 10 minutes)
+# make demo-nextboot   a virtual machine that updates itself for its next boot, and falls back (root; under 10 minutes)
 # make test    linters, types and every test
 # make nightly every test, with all points of the proof (root; hours)
 # make manual  the man pages and completions of contrib/, from the parsers
@@ -9,7 +10,7 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/ready
 
-.PHONY: setup demo test nightly manual bench clean
+.PHONY: setup demo demo-nextboot test nightly manual bench clean
 
 setup: $(READY)
 
@@ -19,6 +20,9 @@ $(READY): pyproject.toml contrib/debian-packages.txt contrib/setup
 
 demo: setup
 	$(VENV)/bin/python contrib/demo.py demo
+
+demo-nextboot: setup
+	$(VENV)/bin/python contrib/demo_nextboot.py demo/nextboot
 
 test: setup
 	$(VENV)/bin/python -m pytest

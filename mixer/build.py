@@ -23,7 +23,7 @@ from pathlib import Path
 
 from mixer import checksums, composition, release
 from mixer.composition import Composition
-from mixer.config import AptSource, Config
+from mixer.config import OFF, AptSource, Config
 from mixer.content import ContentStore, Stored, Wanted
 from mixer.engine import Engine, open_engine
 from mixer.errors import BuildError
@@ -114,7 +114,7 @@ def build_bundles(workspace: Workspace, config: Config, report: Report, options:
 def build_update(workspace: Workspace, config: Config, report: Report, options: BuildOptions) -> Summary:
     """Publish the version that is next from what was composed. Raises BuildError and WorkspaceError."""
     with working(workspace):
-        return _Update(workspace, config, report, options).run(_composed(workspace, config))
+        return _Update(workspace, config, report, options).run(_loaded(workspace, config))
 
 
 def build_all(workspace: Workspace, config: Config, report: Report, options: BuildOptions) -> Summary:
@@ -148,13 +148,13 @@ def _bundles(workspace: Workspace, config: Config, report: Report, options: Buil
         release.ensure_certificate(config.certificate, config.key, report)
     if not isinstance(config.source, AptSource):
         report.step("check", f"Reading the prepared tree of version {version}")
-        return _composed(workspace, config)
+        return _loaded(workspace, config)
     from mixer.bundles import BundleSet
     from mixer.compose import compose
     from mixer.sources.apt import AptPackages
 
     report.step("compose", f"Composing the bundles of version {version}")
-    return compose(
+    composed = compose(
         workspace,
         config,
         BundleSet.load(workspace, config),
@@ -163,15 +163,38 @@ def _bundles(workspace: Workspace, config: Config, report: Report, options: Buil
         version=version,
         format_number=options.format or workspace.state().format,
     )
+    _require_stateless(config, composed)
+    return composed
 
 
-def _composed(workspace: Workspace, config: Config) -> Composition:
-    version = workspace.mix_version()
+def _loaded(workspace: Workspace, config: Config) -> Composition:
+    composed = load_composition(workspace, config, workspace.mix_version())
+    _require_stateless(config, composed)
+    return composed
+
+
+def load_composition(workspace: Workspace, config: Config, version: int) -> Composition:
+    """What was composed, or prepared by others, as this version. Raises BuildError if there is nothing."""
     if not isinstance(config.source, AptSource):
         return tree.load(config.source.path, version)
     if not workspace.full(version).is_dir():
         raise BuildError(f"version {version} was not composed yet", hint="run `mixer build bundles` first")
     return composition.load(workspace.image(version), version, shared=workspace.update)
+
+
+def _require_stateless(config: Config, composed: Composition) -> None:
+    """Raises BuildError if builder.yaml wants a stateless OS and this is none. It stays for `mixer lint` to look at."""
+    if config.stateless == OFF:
+        return
+    from mixer.lint import lint
+
+    findings = lint(composed, config.setuid)
+    if findings:
+        raise BuildError(
+            f"version {composed.version} breaks the rules of a stateless OS {counted(len(findings), 'time')}, "
+            f"first with {findings[0].path} of the bundle {findings[0].bundle}: {findings[0].rule}",
+            hint=f"`mixer lint --version {composed.version}` names each place with its mend",
+        )
 
 
 class _Update:

@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mixer.commands import build, bundle, check, init, report, serve, versions
+from mixer.commands import build, bundle, check, init, lint, report, serve, versions
 from mixer.workspace import Workspace
 from swupd import __version__
 from swupd.errors import ProjectError
 from swupd.report import TextReport, show_error
 
-COMMANDS = (init, bundle, versions, build, check, serve, report)
+COMMANDS = (init, bundle, versions, build, lint, check, serve, report)
 
 _DESCRIPTION = """\
 Build an operating system as numbered, signed versions made of bundles.

@@ -7,6 +7,8 @@
   where a tree has a directory the root may have a link to one.
 * Written by us: the tracking file of every bundle; os-release, version and versionstamp in os-core; the clients'
   default URLs, format and certificate in the update bundle.
+* If builder.yaml wants it, the updater joins the update bundle, and the OS becomes a stateless one that boots: base
+  files in os-core, an initrd beside each kernel, and the conversion of the whole (mixer.stateless), which comes last.
 * Every list has all parent directories of its paths, and an export flag for programs on the PATH.
 
 The result is in image/<version>. It is replaced as a whole: before the new root is begun the old composition is made
@@ -21,16 +23,17 @@ import shutil
 import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mixer import composition
+from mixer import composition, initrd, stateless, updater
 from mixer.bundles import BundleSet
 from mixer.composition import ComposedBundle, Composition, check_path
-from mixer.config import Config
+from mixer.config import CONVERT, Config
 from mixer.errors import BuildError, UnknownPackageError
 from mixer.sources import PackageDatabase, PackageSource
 from mixer.sources.dpkg import Canonical
+from mixer.stateless.accounts import read_password
 from mixer.workspace import Workspace
 from swupd.errors import FormatError
 from swupd.formats import filehash, layout
@@ -61,8 +64,10 @@ def compose(
 ) -> Composition:
     """Make image/<version>: root, -info files, groups.ini. The workspace's lock is held by the caller.
 
-    Raises DefinitionError (unknown package, conflicting content()), SourceError, BuildError.
+    Raises DefinitionError (unknown package, conflicting content()), ConfigError (the root password), SourceError,
+    BuildError.
     """
+    root_password = read_password(config.root_password) if config.root_password else ""
     report.step("resolve-packages", "Resolving packages")
     try:
         resolution = source.resolve(bundles.packages, report)
@@ -79,9 +84,12 @@ def compose(
         _write_own_files(
             workspace, config, bundles, root, files, version=version, format_number=format_number, stamp=stamp
         )
+        initrds = _add_system(config, root, files, report)
         _warn_of_leftovers(files, database, report)
         canonical = Canonical(str(root))
-        composed = {name: files.bundle(name, canonical) for name in bundles}
+        composed = {name: _with_initrds(files.bundle(name, canonical), initrds) for name in bundles}
+        if config.stateless == CONVERT:
+            composed = stateless.convert(root, composed, report, root_password=root_password)
         root.rename(image / composition.ROOT)
     except OSError as error:
         raise BuildError(f"cannot compose version {version}: {error.strerror}: {error.filename}") from error
@@ -317,6 +325,28 @@ def _quoted(value: str) -> str:
     if value and _PLAIN_VALUE.issuperset(value):
         return value
     return '"' + "".join(f"\\{character}" if character in '"$`\\' else character for character in value) + '"'
+
+
+# -- the system ----------------------------------------------------------------------------------------------------
+
+
+def _add_system(config: Config, root: Path, files: Files, report: Report) -> dict[str, str]:
+    """Add the updater and what makes the OS boot, as far as they are wanted; initrd -> kernel, for those made."""
+    canonical = Canonical(str(root))
+    if config.updater:
+        for path in updater.ship(root, report):
+            files.add(config.update_bundle, canonical(path))
+    if config.stateless != CONVERT:
+        return {}
+    for path in updater.ship_base(root):
+        files.add(layout.OS_CORE, canonical(path))
+    return {canonical(path): canonical(kernel) for path, kernel in initrd.make(root).items()}
+
+
+def _with_initrds(bundle: ComposedBundle, initrds: Mapping[str, str]) -> ComposedBundle:
+    """The bundle with the initrds of its kernels."""
+    own = {path: False for path, kernel in initrds.items() if kernel in bundle.files}
+    return replace(bundle, files={**bundle.files, **own}) if own else bundle
 
 
 # -- lists ---------------------------------------------------------------------------------------------------------

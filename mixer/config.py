@@ -25,6 +25,10 @@ DEFAULT_KEY = "private.pem"
 DEFAULT_UPDATE_BUNDLE = "os-core-update"
 DEFAULT_IDS = "ids.txt"
 DEFAULT_COMPONENTS = ("main",)
+CONVERT = "convert"
+REJECT = "reject"
+OFF = "off"
+STATELESS = (CONVERT, REJECT, OFF)
 MAX_WORKERS = 1024
 MAX_PORT = 65535
 
@@ -38,6 +42,10 @@ _KEYS = (
     "certificate",
     "key",
     "os_release",
+    "stateless",
+    "updater",
+    "root_password",
+    "setuid",
     "workers",
     "engine",
 )
@@ -123,6 +131,14 @@ class Config:
     key: Path = Path(DEFAULT_KEY)
     os_release: Mapping[str, str] = field(default_factory=dict)
     """Values that replace or extend those of os-release."""
+    stateless: str = OFF
+    """What is done about content outside of /usr and /boot: one of STATELESS."""
+    updater: bool = False
+    """The update bundle gets swupd itself, with its libraries and units."""
+    root_password: Path | None = None
+    """A file with the hash of root's password; None: nobody can log in as root with one."""
+    setuid: tuple[str, ...] = ()
+    """Files that may be setuid or setgid, besides the usual ones."""
     workers: int = 0
     """Processes or threads at work; 0: one for each core."""
     engine: str = ""
@@ -158,8 +174,10 @@ class _Reader:
             raise node.error("source is missing", hint="say where content comes from, such as source: {type: apt, …}")
         certificate = self.path(keys["certificate"]) if "certificate" in keys else self._base / DEFAULT_CERTIFICATE
         content_url = self.url(keys["content_url"]) if "content_url" in keys else ""
+        source = self.source(keys["source"])
+        stateless = self.stateless(keys["stateless"], source) if "stateless" in keys else OFF
         return Config(
-            source=self.source(keys["source"]),
+            source=source,
             bundle_directories=tuple(self.path(item) for item in keys["bundles"].items()) if "bundles" in keys else (),
             update_bundle=self.bundle(keys["update_bundle"]) if "update_bundle" in keys else DEFAULT_UPDATE_BUNDLE,
             content_url=content_url,
@@ -168,6 +186,12 @@ class _Reader:
             certificate=certificate,
             key=self.path(keys["key"]) if "key" in keys else certificate.with_name(DEFAULT_KEY),
             os_release=self.os_release(keys["os_release"]) if "os_release" in keys else {},
+            stateless=stateless,
+            updater=self.updater(keys["updater"], source) if "updater" in keys else False,
+            root_password=self.root_password(keys["root_password"], stateless) if "root_password" in keys else None,
+            setuid=tuple(self.absolute(item, "a path of setuid") for item in keys["setuid"].items())
+            if "setuid" in keys
+            else (),
             workers=keys["workers"].integer(0, MAX_WORKERS) if "workers" in keys else 0,
             engine=self.engine(keys["engine"]) if "engine" in keys else "",
         )
@@ -196,7 +220,11 @@ class _Reader:
             architecture=self.matching(keys["architecture"], _ARCHITECTURE, "the name of an architecture")
             if "architecture" in keys
             else "",
-            path_excludes=tuple(map(self.pattern, keys["path_excludes"].items())) if "path_excludes" in keys else (),
+            path_excludes=tuple(
+                self.absolute(item, "a pattern of path_excludes") for item in keys["path_excludes"].items()
+            )
+            if "path_excludes" in keys
+            else (),
             ids=self.path(keys["ids"]) if "ids" in keys else self._base / DEFAULT_IDS,
         )
 
@@ -235,6 +263,29 @@ class _Reader:
                 raise value.error(f"{name} is set by every build", hint="leave it out")
             values[name] = self.line(value)
         return values
+
+    def stateless(self, node: Node, source: AptSource | TreeSource) -> str:
+        policy = node.choice(STATELESS)
+        if policy == CONVERT and isinstance(source, TreeSource):
+            raise node.error(
+                "prepared roots are not converted, because they are not ours to change",
+                hint="stateless: reject refuses a root that is not stateless; `mixer lint` says what is wrong with it",
+            )
+        return policy
+
+    def updater(self, node: Node, source: AptSource | TreeSource) -> bool:
+        wanted = self.boolean(node)
+        if wanted and isinstance(source, TreeSource):
+            raise node.error("nothing is added to prepared roots", hint="let the roots have the updater already")
+        return wanted
+
+    def root_password(self, node: Node, stateless: str) -> Path:
+        if stateless != CONVERT:
+            raise node.error("root_password needs stateless: convert", hint="leave it out")
+        return self.path(node)
+
+    def boolean(self, node: Node) -> bool:
+        return node.choice(("true", "false")) == "true"
 
     def engine(self, node: Node) -> str:
         keys = node.section(_ENGINE_KEYS)
@@ -283,10 +334,10 @@ class _Reader:
             raise node.error(f"{node.key} names something twice")
         return values
 
-    def pattern(self, node: Node) -> str:
+    def absolute(self, node: Node, what: str) -> str:
         value = self.line(node)
         if not value.startswith("/"):
-            raise node.error("a pattern of path_excludes must begin with /")
+            raise node.error(f"{what} must begin with /")
         return value
 
     def path(self, node: Node) -> Path:

@@ -28,6 +28,26 @@ source:
   # ids: ids.txt
 """
 
+_APT_SYSTEM = """\
+# The OS owns /usr and /boot alone, /etc and /var belong to the machine. With convert, what packages have elsewhere
+# becomes defaults below /usr. With reject, a version that has something elsewhere is refused. With off, and when left
+# out, nothing is done about it.
+stateless: convert
+
+# The update bundle gets swupd itself, with its libraries and units; false when left out.
+updater: true
+
+# A file with the hash of root's password, one line as `openssl passwd -6` prints it. Left out, nobody can log in as
+# root with a password. The hash ships: everybody who gets the OS can read it.
+# root_password: root-password
+"""
+
+_TREE_SYSTEM = """\
+# With reject, a root that has something outside of /usr and /boot is refused. With off, and when left out, nothing is
+# done about it.
+# stateless: reject
+"""
+
 _TREE = """\
 source:
   # Prepared roots, made by any other tool: in this directory <version>/full, <version>/<bundle>-info and groups.ini.
@@ -66,6 +86,10 @@ _TEXT = """\
 #   PRETTY_NAME: Example OS of the reserved names
 #   HOME_URL: https://www.example.org/
 
+{system}
+# Files that may be setuid or setgid, besides the usual ones such as su and mount; `mixer lint` names others.
+# setuid: [/usr/bin/pkexec]
+
 # How many workers a build has; 0 is one for each core.
 # workers: 0
 
@@ -79,12 +103,13 @@ _TEXT = """\
 
 def builder_yaml(source_type: str, tree_path: str, directories: Sequence[str]) -> str:
     """The commented text. `tree_path` counts for the type `tree`; `directories` are those of definitions."""
-    source = _APT if source_type == "apt" else _TREE.format(path=_scalar(tree_path))
+    is_apt = source_type == "apt"
+    source = _APT if is_apt else _TREE.format(path=_scalar(tree_path))
     if directories:
         bundles = "bundles:\n" + "".join(f"  - {_scalar(directory)}\n" for directory in directories)
     else:
         bundles = "# bundles: [../bundles]\n"
-    return _TEXT.format(source=source, bundles=bundles)
+    return _TEXT.format(source=source, bundles=bundles, system=_APT_SYSTEM if is_apt else _TREE_SYSTEM)
 
 
 def _scalar(path: str) -> str:

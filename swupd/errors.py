@@ -35,6 +35,7 @@ The tree; a class marked with a number is reported with that exit code (specific
     │   ├── RefusedCertificateError  24    nobody trusts its certificate
     │   ├── ExportError               7    its programs cannot be exported
     │   └── RefusedFilesError        38    its files with setuid, setgid or sticky bits are not wanted
+    ├── NextBootError                39    this machine cannot be given another version for its next boot
     └── IncompleteError              35    repair or verification left something undone
 
 An error says what happened, to which path, bundle or URL, in `str(error)`, and what to do about it in `hint`.
@@ -87,6 +88,7 @@ class ExitCode(IntEnum):
     BINARY_MISSING = 36
     THIRD_PARTY_REPOSITORY = 37
     FILE_INVALID = 38
+    NEXT_BOOT = 39
 
 
 class ProjectError(Exception):
@@ -225,6 +227,10 @@ class ExportError(RepositoryError):
 
 class RefusedFilesError(RepositoryError):
     exit_code = ExitCode.FILE_INVALID
+
+
+class NextBootError(ProjectError):
+    exit_code = ExitCode.NEXT_BOOT
 
 
 class IncompleteError(ProjectError):

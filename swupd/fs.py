@@ -5,6 +5,7 @@ Every call that changes a root or the state directory is here, so that what can 
 * A `Directory` is an open descriptor. Names given to its methods are single components; paths are walked component by
   component with O_NOFOLLOW, so a symbolic link in a parent is an error (`UnsafePathError`), never a detour.
 * Objects are created exclusively (`O_EXCL`), with owner first and mode last (chown clears setuid), without the umask.
+* A copy of a file shares its space on the disk with the file, where the file system can do that (btrfs, XFS).
 * Of many objects none is synced by itself: a caller that needs a barrier calls `sync()`, one `syncfs` for all. Single
   files that must be on disk are written `durable`; `sync_names()` waits for what happened to names in one directory.
 
@@ -17,7 +18,7 @@ import ctypes
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -29,6 +30,10 @@ _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 CANNOT_EXCHANGE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 """What `Directory.exchange` fails with where the file system does not know how to."""
+_CANNOT_SHARE = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY, errno.EPERM})
+"""What copying within the kernel fails with where it is not possible."""
+_COPY_BYTES = 1 << 30
+"""At most so much is copied by one call."""
 
 _RENAME_EXCHANGE = 2
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -122,11 +127,33 @@ class Directory(Closing):
 
         durable: return only when its content is on disk; for its name see `sync_names`.
         """
+
+        def fill(fd: int) -> None:
+            for chunk in chunks:
+                _write_all(fd, chunk)
+
+        self._create_file(name, fill, mode=mode, owner=owner, mtime=mtime, durable=durable)
+
+    def copy_content(
+        self, source: BinaryIO, name: str, *, mode: int, owner: tuple[int, int], mtime: float | None = None
+    ) -> None:
+        """Create a regular file with the content of an open one, of which nothing was read; else as `write_file`."""
+        self._create_file(name, lambda fd: _copy(source, fd), mode=mode, owner=owner, mtime=mtime, durable=False)
+
+    def _create_file(
+        self,
+        name: str,
+        fill: Callable[[int], None],
+        *,
+        mode: int,
+        owner: tuple[int, int] | None,
+        mtime: float | None,
+        durable: bool,
+    ) -> None:
         fd = os.open(name, _CREATE_FILE, 0o600, dir_fd=self.fd)
         try:
             try:
-                for chunk in chunks:
-                    _write_all(fd, chunk)
+                fill(fd)
                 if owner is not None:
                     os.fchown(fd, *owner)
                 os.fchmod(fd, mode)
@@ -141,12 +168,31 @@ class Directory(Closing):
                 os.unlink(name, dir_fd=self.fd)
             raise
 
-    def copy_file(self, source: Directory, source_name: str, name: str) -> None:
-        """Create a copy of a regular file with its owner, mode, times and extended attributes."""
+    def replace_file(self, name: str, data: bytes, *, mode: int = 0o644) -> None:
+        """Write a whole file beside `name`, sync it and rename it over: readers see the old content or the new.
+
+        On any failure nothing is left of the new one.
+        """
+        temporary = f".{name}.new"
+        with suppress(FileNotFoundError):
+            self.unlink(temporary)
+        self.write_file(temporary, [data], mode=mode, durable=True)
+        try:
+            self.rename(temporary, name)
+        except BaseException:
+            with suppress(OSError):
+                self.unlink(temporary)
+            raise
+
+    def copy_file(self, source: Directory, source_name: str, name: str, *, durable: bool = False) -> None:
+        """Create a copy of a regular file with its owner, mode, times and extended attributes.
+
+        durable: as for `write_file`.
+        """
         with source.open_file(source_name) as old:
             status = os.fstat(old.fileno())
             mode, owner = stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid)
-            self.write_file(name, chunks_of(old), mode=mode, owner=owner)
+            self.copy_content(old, name, mode=mode, owner=owner)
             attributes = os.listxattr(old.fileno())
             try:
                 fd = os.open(name, _OPEN_FILE, dir_fd=self.fd)
@@ -154,6 +200,8 @@ class Directory(Closing):
                     for attribute in attributes:
                         os.setxattr(fd, attribute, os.getxattr(old.fileno(), attribute))
                     os.utime(fd, ns=(status.st_atime_ns, status.st_mtime_ns))
+                    if durable:
+                        os.fsync(fd)
                 finally:
                     os.close(fd)
             except BaseException:
@@ -178,6 +226,17 @@ class Directory(Closing):
             if owner is not None:
                 os.fchown(fd, *owner)
             os.fchmod(fd, mode)
+        finally:
+            os.close(fd)
+
+    def set_extended_attributes(self, name: str, wanted: Mapping[str, bytes], *, remove: Iterable[str] = ()) -> None:
+        """Set extended attributes of a directory that exists, and remove others."""
+        fd = os.open(name, _OPEN_DIRECTORY, dir_fd=self.fd)
+        try:
+            for attribute in remove:
+                os.removexattr(fd, attribute)
+            for attribute, value in wanted.items():
+                os.setxattr(fd, attribute, value)
         finally:
             os.close(fd)
 
@@ -263,16 +322,7 @@ def replace_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     On any failure nothing is left of the new one.
     """
     with Directory.open(path.parent) as parent:
-        temporary = f".{path.name}.new"
-        with suppress(FileNotFoundError):
-            parent.unlink(temporary)
-        parent.write_file(temporary, [data], mode=mode, durable=True)
-        try:
-            parent.rename(temporary, path.name)
-        except BaseException:
-            with suppress(OSError):
-                parent.unlink(temporary)
-            raise
+        parent.replace_file(path.name, data, mode=mode)
 
 
 def make_directories(path: Path, mode: int = 0o755) -> None:
@@ -288,6 +338,19 @@ def _write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def _copy(source: BinaryIO, fd: int) -> None:
+    """Copy a file into an empty one. The kernel lets them share their content if it can, or copies it by itself."""
+    try:
+        while os.copy_file_range(source.fileno(), fd, _COPY_BYTES):
+            pass
+    except OSError as error:
+        if error.errno not in _CANNOT_SHARE:
+            raise
+    # What is left is nothing, or all of it from a file system where the kernel cannot.
+    for chunk in chunks_of(source):
+        _write_all(fd, chunk)
 
 
 def _syncfs(fd: int, path: str) -> None:

@@ -60,6 +60,7 @@ _EXIT_STATUS = {
     ExitCode.BINARY_MISSING: "A program that is needed is not installed.",
     ExitCode.THIRD_PARTY_REPOSITORY: "The 3rd-party repository cannot be used.",
     ExitCode.FILE_INVALID: "A file is missing or not acceptable.",
+    ExitCode.NEXT_BOOT: "This machine cannot boot into another version.",
 }
 _FILES = {
     "/etc/swupd/config": "Configuration of the administrator; see CONFIGURATION.",

@@ -8,6 +8,8 @@ The rules (swupd client specification, sections 5.5 to 5.7 and 5.10 to 5.12):
 * Protected paths (configuration and state, mount points, and the directories themselves) are never changed or removed.
   What a command brings there for the first time is created if the disk holds nothing of that name (`Plan.create`).
   The original leaves these out of update and bundle-add, and so installs a server without its configuration.
+* In a snapshot for the next boot (`snapshot`) nothing is the administrator's or the boot manager's: no path is
+  protected, and all that goes is removed.
 * Two bundles that disagree about a path are a mistake of the publisher: such a path is neither written nor removed.
   It takes part as a ghosted entry.
 * The orders of a plan are safe to follow: a directory is written before what it contains and removed after it, and
@@ -152,10 +154,15 @@ def pack_needs(current: Mapping[str, Manifest], target: Mapping[str, Manifest]) 
 
 
 def plan_update(
-    current: FileList, target: FileList, *, mounts: frozenset[str] = frozenset(), packs: Iterable[PackNeed] = ()
+    current: FileList,
+    target: FileList,
+    *,
+    mounts: frozenset[str] = frozenset(),
+    packs: Iterable[PackNeed] = (),
+    snapshot: bool = False,
 ) -> Plan:
     """From the installed files to those of another version (section 5.7, step 10)."""
-    draft = _Draft(mounts)
+    draft = _Draft(mounts, snapshot=snapshot)
     for name, entry in target.items():
         pair = current.get(name)
         present = entry.flags[1] in _PRESENT
@@ -185,13 +192,14 @@ def plan_add(
     mounts: frozenset[str] = frozenset(),
     packs: Iterable[PackNeed] = (),
     on_conflict: Callable[[str], None] | None = None,
+    snapshot: bool = False,
 ) -> Plan:
     """The files of new bundles beside those of the installed ones, all of one version (section 5.10).
 
     What an installed bundle provides as well is only rechecked; where it provides something else, `on_conflict` is
     told the name and nothing happens there.
     """
-    draft = _Draft(mounts)
+    draft = _Draft(mounts, snapshot=snapshot)
     for name, entry in new.items():
         if entry.flags[1] not in _PRESENT:
             continue
@@ -205,9 +213,11 @@ def plan_add(
     return draft.plan(worthwhile_zero_packs(packs, len(draft.writes)))
 
 
-def plan_remove(removed: FileList, kept: FileList, *, mounts: frozenset[str] = frozenset()) -> Plan:
+def plan_remove(
+    removed: FileList, kept: FileList, *, mounts: frozenset[str] = frozenset(), snapshot: bool = False
+) -> Plan:
     """The files of removed bundles that no remaining bundle needs (section 5.11)."""
-    draft = _Draft(mounts)
+    draft = _Draft(mounts, snapshot=snapshot)
     for name, entry in removed.items():
         other = kept.get(name)
         if entry.flags[1] in _PRESENT and (other is None or other.is_deleted):
@@ -251,8 +261,9 @@ def removal_order(names: Iterable[str]) -> tuple[str, ...]:
 class _Draft:
     """A plan while it is made: the path rules of section 5.6 are applied here and nowhere else."""
 
-    def __init__(self, mounts: frozenset[str]) -> None:
+    def __init__(self, mounts: frozenset[str], *, snapshot: bool = False) -> None:
         self._mounts = mounts
+        self._is_snapshot = snapshot
         self.writes: list[Entry] = []
         self.rechecks: list[Entry] = []
         self._creates: list[Entry] = []
@@ -268,7 +279,7 @@ class _Draft:
             self.rechecks.append(entry)
 
     def remove(self, entry: Entry) -> None:
-        if entry.flags[1] == _GHOSTED or protected.never_deleted(entry.name):
+        if entry.flags[1] == _GHOSTED or (not self._is_snapshot and protected.never_deleted(entry.name)):
             return
         if not self._shelter(entry, new=False):
             self._removes.append(entry.name)
@@ -285,7 +296,7 @@ class _Draft:
 
     def _shelter(self, entry: Entry, *, new: bool) -> bool:
         """Take a protected path out of the ordinary changes: if it is new to the system it may still be created."""
-        if entry.name not in self._mounts and not protected.is_protected(entry.name):
+        if self._is_snapshot or (entry.name not in self._mounts and not protected.is_protected(entry.name)):
             return False
         if new:
             self._creates.append(entry)

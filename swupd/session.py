@@ -72,7 +72,7 @@ class Session:
         self.settings = settings
         self.report = report
         self.statedir = StateDir(settings.cache_dir, settings.data_dir, settings.content_url)
-        self.system = System(settings.root, self.statedir)
+        self.system = System(settings.root, self.statedir, machine=settings.machine)
         if own_cache is not None:
             shared = settings.cache_dir
             self.statedir = StateDir(own_cache, own_cache, settings.content_url, shared_cache=shared)

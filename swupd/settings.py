@@ -95,8 +95,19 @@ class Settings:
     """Days that an object which nobody needs stays in the cache."""
     fallback_ca_paths: tuple[Path, ...] = ()
     """Files with certificates, or directories of them with the hashed names of `openssl rehash`."""
+    snapshot_of: Path | None = None
+    """The system that the root is a snapshot of, for its next boot: nobody lives in it, all of it is the OS's."""
     warnings: tuple[str, ...] = field(default=(), compare=False)
     """What the user should hear about these settings before anything is done."""
+
+    @property
+    def is_snapshot(self) -> bool:
+        return self.snapshot_of is not None
+
+    @property
+    def machine(self) -> Path:
+        """Where the administrator's files are: the root itself, unless that is a snapshot."""
+        return self.snapshot_of or self.root
 
     def require_urls(self) -> None:
         """Raise UsageError unless both URLs are known."""

@@ -216,7 +216,8 @@ def _read_manifest(content: Path, version: int, name: str) -> bytes | None:
             if status is None or not stat.S_ISREG(status.st_mode) or status.st_size > CACHED_MANIFEST_LIMIT:
                 return None
             with directory.open_file(name) as file:
-                return file.read(CACHED_MANIFEST_LIMIT)
+                # No more than there is: a buffer of the limit's size is more than a small machine has.
+                return file.read(status.st_size)
     except (FileNotFoundError, NotADirectoryError):
         return None
 

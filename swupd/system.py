@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from swupd.errors import ClockError, StateDirectoryError, VersionUnknownError
 from swupd.formats import layout
@@ -47,9 +48,11 @@ _TRACKING_MODE = 0o600
 class System:
     """One root and what its state directory knows about it."""
 
-    def __init__(self, root: Path, statedir: StateDir) -> None:
+    def __init__(self, root: Path, statedir: StateDir, *, machine: Path | None = None) -> None:
+        """machine: the root of the machine that this one is made for, if that is another one."""
         self.root = root
         self._statedir = statedir
+        self._machine = machine or root
 
     @property
     def is_host(self) -> bool:
@@ -90,8 +93,8 @@ class System:
         return parse_mounts(text, os.fspath(self.root))
 
     def cpu_levels(self) -> frozenset[Level]:
-        """The instruction sets to choose variants for; of a root that is not running only the base."""
-        if not self.is_host:
+        """The instruction sets to choose variants for; of a machine that is not running only the base."""
+        if not self.is_host and self._machine != Path("/"):
             return BASE_LEVELS
         try:
             text = PROCESSOR.read_text(errors="replace")
@@ -99,7 +102,7 @@ class System:
             return BASE_LEVELS
         levels = set(parse_processor(text))
         for level, file in ((Level.AVX2, REPLACE_AVX2), (Level.AVX512, REPLACE_AVX512)):
-            if below(self.root, file).exists():
+            if below(self._machine, file).exists():
                 levels.discard(level)
         return frozenset(levels)
 
@@ -186,17 +189,43 @@ def parse_os_release(text: str) -> dict[str, str]:
     return values
 
 
+class Mount(NamedTuple):
+    """A line of a mount table."""
+
+    point: str
+    source: str
+    """What of its file system is mounted: a path within it; on btrfs that of the subvolume."""
+    type: str
+    device: str
+
+
+def read_mounts(path: Path = MOUNTS) -> list[Mount]:
+    """The mount table of this process, in the order of mounting. Raises OSError."""
+    return parse_mount_table(path.read_bytes())
+
+
+def parse_mount_table(text: bytes) -> list[Mount]:
+    """The lines of a mountinfo file (proc(5)); what is none is left out."""
+    found = []
+    for line in os.fsdecode(text).split("\n"):
+        before, separator, after = line.partition(" - ")
+        fields, more = before.split(" "), after.split(" ")
+        if separator and len(fields) > 5 and len(more) > 1:
+            found.append(Mount(_unescaped(fields[4]), _unescaped(fields[3]), more[0], _unescaped(more[1])))
+    return found
+
+
 def parse_mounts(text: bytes, root: str) -> frozenset[str]:
     """The mount points of a mountinfo file that lie below `root`, with `root` removed."""
     prefix = root.rstrip("/") + "/"
-    found = set()
-    for line in os.fsdecode(text).split("\n"):
-        fields = line.split(" ")
-        if len(fields) > 4:
-            point = _OCTAL.sub(lambda match: chr(int(match[1], 8)), fields[4])
-            if point.startswith(prefix) and point != prefix:
-                found.add("/" + point.removeprefix(prefix))
-    return frozenset(found)
+    points = (mount.point for mount in parse_mount_table(text))
+    return frozenset(
+        "/" + point.removeprefix(prefix) for point in points if point.startswith(prefix) and point != prefix
+    )
+
+
+def _unescaped(text: str) -> str:
+    return _OCTAL.sub(lambda match: chr(int(match[1], 8)), text)
 
 
 def parse_processor(text: str) -> frozenset[Level]:

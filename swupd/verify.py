@@ -8,6 +8,7 @@ and makes it definite; `swupd.staging` and `transaction.install` act on the resu
   make a finding wrong, because the installer walks by descriptors and looks again.
 * Protected paths (section 5.6) are missing or all right, never mismatched, extraneous or extra; ghosted entries are
   nothing at all; what only a boot manager may delete is not extraneous.
+* In a snapshot for the next boot (`snapshot`) no path is protected, and nothing is left to a boot manager.
 * Hashing runs on all cores, in slices, so that progress shows and memory does not grow with the number of files.
 """
 
@@ -79,6 +80,7 @@ def check(
     mounts: frozenset[str] = frozenset(),
     quick: bool = False,
     below: str = "",
+    snapshot: bool = False,
 ) -> Findings:
     """Compare a root with the files that it should have.
 
@@ -86,6 +88,10 @@ def check(
     system does not let us read something.
     """
     chosen = sorted((e for e in files.values() if _in_scope(e.name, below)), key=lambda entry: tree_order(entry.name))
+
+    def protected(name: str) -> bool:
+        return not snapshot and is_protected(name, mounts)
+
     disk = _Disk(root)
     missing: list[Entry] = []
     to_hash: list[Entry] = []
@@ -95,13 +101,13 @@ def check(
         if entry.is_present:
             place = disk.place_of(name)
             if place is not _Place.REAL:
-                if place is _Place.ABSENT or not is_protected(name, mounts):
+                if place is _Place.ABSENT or not protected(name):
                     missing.append(entry)
-            elif not quick and not is_protected(name, mounts):
+            elif not quick and not protected(name):
                 to_hash.append(entry)
             elif not disk.exists(name):
                 missing.append(entry)
-        elif quick or not entry.is_deleted or never_deleted(name) or is_protected(name, mounts):
+        elif quick or not entry.is_deleted or protected(name) or (never_deleted(name) and not snapshot):
             continue
         elif disk.place_of(name) is _Place.REAL and disk.exists(name):
             extraneous.append(name)
@@ -142,6 +148,7 @@ def find_extra(
     tree: str = DEFAULT_PICKY_TREE,
     whitelist: re.Pattern[str],
     mounts: frozenset[str] = frozenset(),
+    snapshot: bool = False,
 ) -> tuple[Extra, ...]:
     """What lies in `tree` (a name below the root) and in no manifest, deepest first.
 
@@ -165,7 +172,8 @@ def find_extra(
         for child in children:
             name = f"{directory}/{child.name}"
             is_directory = child.is_dir(follow_symlinks=False)
-            if whitelist.fullmatch(name) or is_protected(name, mounts) or never_deleted(name):
+            is_others = not snapshot and (is_protected(name, mounts) or never_deleted(name))
+            if is_others or whitelist.fullmatch(name):
                 stays = True
                 continue
             inner_stays = False

@@ -1,6 +1,6 @@
 # bash completion for swupd; made from the program's own parsers by `make manual`.
 
-_swupd_commands='info check-update update bundle-add bundle-remove bundle-list bundle-info search-file search diagnose repair os-install autoupdate mirror rollback clean history hashdump 3rd-party'
+_swupd_commands='info check-update update bundle-add bundle-remove bundle-list bundle-info search-file search diagnose repair os-install autoupdate mirror rollback status snapshots boot etc reset clean history hashdump 3rd-party'
 _swupd_group_commands='add remove list info check-update update bundle-add bundle-remove bundle-list bundle-info diagnose repair clean'
 
 # Sets flags, values (FLAG=KIND) and arguments (KIND) to those of the subcommand $1.
@@ -17,17 +17,17 @@ _swupd_syntax() {
         arguments=''
         ;;
     'update')
-        flags='-V -m --version --manifest -s --status -k --keepcache --download --dry-run --incremental --3rd-party --update-search-file-index --skip-diskspace-check'
-        values='-V=words:latest -m=words:latest --version=words:latest --manifest=words:latest'
+        flags='-V -m --version --manifest -s --status -k --keepcache --download --dry-run --incremental --3rd-party --update-search-file-index --skip-diskspace-check --next-boot --retry --reboot-at'
+        values='-V=words:latest -m=words:latest --version=words:latest --manifest=words:latest --reboot-at=text'
         arguments=''
         ;;
     'bundle-add')
-        flags='--skip-optional --skip-diskspace-check'
+        flags='--skip-optional --skip-diskspace-check --next-boot'
         values=''
         arguments='bundle'
         ;;
     'bundle-remove')
-        flags='-x --force -R --recursive --orphans'
+        flags='-x --force -R --recursive --orphans --next-boot'
         values=''
         arguments='installed'
         ;;
@@ -58,7 +58,7 @@ _swupd_syntax() {
         arguments=''
         ;;
     'repair')
-        flags='-V -m --version --manifest -x --force -q --quick -B --bundles -Y --picky -X --picky-tree -w --picky-whitelist --extra-files-only --file'
+        flags='-V -m --version --manifest -x --force -q --quick -B --bundles -Y --picky -X --picky-tree -w --picky-whitelist --extra-files-only --file --next-boot'
         values='-V=text -m=text --version=text --manifest=text -B=list:installed --bundles=list:installed -X=directory --picky-tree=directory -w=text --picky-whitelist=text --file=file'
         arguments=''
         ;;
@@ -81,6 +81,31 @@ _swupd_syntax() {
         flags='--dry-run'
         values=''
         arguments=''
+        ;;
+    'status')
+        flags=''
+        values=''
+        arguments=''
+        ;;
+    'snapshots')
+        flags=''
+        values=''
+        arguments='words:list,delete,pin,unpin'
+        ;;
+    'boot')
+        flags=''
+        values=''
+        arguments='words:check,complete'
+        ;;
+    'etc')
+        flags='--all'
+        values=''
+        arguments='words:diff,revert'
+        ;;
+    'reset')
+        flags='--etc --var --cancel'
+        values=''
+        arguments='file'
         ;;
     'clean')
         flags='--all --dry-run'
@@ -129,12 +154,12 @@ _swupd_syntax() {
         arguments=''
         ;;
     '3rd-party bundle-add')
-        flags='--skip-optional --skip-diskspace-check -R --repo'
+        flags='--skip-optional --skip-diskspace-check --next-boot -R --repo'
         values='-R=repository --repo=repository'
         arguments='bundle'
         ;;
     '3rd-party bundle-remove')
-        flags='-x --force -R --recursive --orphans -e --repo'
+        flags='-x --force -R --recursive --orphans --next-boot -e --repo'
         values='-e=repository --repo=repository'
         arguments='installed'
         ;;
@@ -154,7 +179,7 @@ _swupd_syntax() {
         arguments=''
         ;;
     '3rd-party repair')
-        flags='-V -m --version --manifest -x --force -q --quick -B --bundles -Y --picky -X --picky-tree -w --picky-whitelist --extra-files-only --file -R --repo'
+        flags='-V -m --version --manifest -x --force -q --quick -B --bundles -Y --picky -X --picky-tree -w --picky-whitelist --extra-files-only --file --next-boot -R --repo'
         values='-V=text -m=text --version=text --manifest=text -B=list:installed --bundles=list:installed -X=directory --picky-tree=directory -w=text --picky-whitelist=text --file=file -R=repository --repo=repository'
         arguments=''
         ;;

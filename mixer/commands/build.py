@@ -1,4 +1,4 @@
-"""`mixer build all|bundles|update|delta-packs|delta-manifests`: thin calls of the modules that do it."""
+"""`mixer build all|bundles|update|delta-packs|delta-manifests|image`: thin calls of the modules that do it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
+from mixer.commands import image
 from mixer.commands.options import add_span, number, span
 from mixer.workspace import MAX_FORMAT, MAX_VERSION, Workspace
 from swupd.errors import NotRootError
@@ -26,6 +27,8 @@ clients never see a part of a version. Building the same version again replaces 
 `build delta-packs` and `build delta-manifests` add to a published version what makes
 updates to it small. Without them clients fetch whole files and whole manifests.
 
+`build image` makes a disk image of a published version.
+
 A mix of packages needs root, because only root can set owners and modes."""
 EXAMPLES = """\
 examples:
@@ -33,7 +36,8 @@ examples:
   sudo mixer build all --increment      # and go on to the next version
   mixer build update --workers 4
   mixer build delta-packs               # from the version before to the newest one
-  mixer build delta-manifests --previous-versions 3"""
+  mixer build delta-manifests --previous-versions 3
+  mixer build image --type disk --bundles kernel,os-core-update -o disk.img"""
 
 DEFAULT_INCREMENT = 10
 DELTA_PACKS = "delta-packs"
@@ -75,6 +79,7 @@ tells clients which way is the shortest for them. A difference is found out once
         description="Add, for each bundle that changed, the difference between its manifests of two versions.",
         epilog="example:\n  mixer build delta-manifests --previous-versions 3",
     )
+    image.add_image(steps)
     for step in (packs, manifests):
         add_span(step)
     packs.add_argument(
@@ -107,6 +112,8 @@ tells clients which way is the shortest for them. A difference is found out once
 
 
 def run(workspace: Workspace, args: argparse.Namespace, report: Report) -> int:
+    if args.step == image.NAME:
+        return image.run_image(workspace, args, report)
     from mixer import build
     from mixer.config import MAX_WORKERS, AptSource, load
 

@@ -47,8 +47,10 @@ base-files
 # [STATUS]: Active
 # [CAPABILITIES]: Find, verify and install updates
 # [MAINTAINER]: the owner of this mix
+# The builder adds swupd itself, which runs on this Python.
 include(os-core)
 ca-certificates
+python3
 """,
 }
 

@@ -5,8 +5,11 @@ all that are created after it: files of unrelated packages would change in the u
 running systems would change hands. The mix therefore keeps one append-only table, name -> id, and every finished root
 is renumbered to it: passwd, group, and the owners of all files. That works whatever tool made the user.
 
-* A name in the table gets the id from there. A new name keeps the id that it got if that is free, else the lowest free
-  one of the dynamic range; it is appended.
+* A name in the table gets the id from there. A new name keeps the id that it got if that is free and one of 100..599,
+  else it gets the lowest free one of these; it is appended.
+* 600..999 is left to machines: an administrator's own system users get ids there (login.defs and adduser.conf of a
+  stateless version say so, and systemd-sysusers begins at 999 downwards). So no user of a machine ever has the id that
+  a later version gives to one of the image. Names that a table pinned there before this rule keep their ids.
 * Ids outside of the dynamic range are given out by the distribution, the same everywhere. If one of them changes, it is
   an error; if a name of the dynamic range gets one, it keeps the id that the mix gave it before.
 * Names that went out of the mix stay in the table. Their ids are never given to others.
@@ -18,7 +21,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,13 +35,15 @@ GROUP = "group"
 DYNAMIC_FIRST = 100
 DYNAMIC_LAST = 999
 """The range that distributions take ids for system users and groups from."""
+MACHINE_FIRST = 600
+"""From here on the dynamic range is left to the machine that runs the system."""
 MAX_ID = 2**31 - 1
 MAX_TABLE_BYTES = 4 * 1024 * 1024
 
 _HEADER = """\
 # User and group ids of this mix. Append-only; keep it with the mix: it is as lasting as the published versions.
 """
-_FILES = {USER: "etc/passwd", GROUP: "etc/group"}
+_FILES = {USER: "passwd", GROUP: "group"}
 _WORDS = {USER: "users", GROUP: "groups"}
 
 Accounts = Mapping[str, Mapping[str, int]]
@@ -85,7 +90,8 @@ class IdTable:
     def admits(self, accounts: Accounts) -> bool:
         """True if these ids are in the table or could be appended to it as they are."""
         return all(
-            self.ids[kind].get(name, value) == value and (name in self.ids[kind] or value not in taken)
+            self.ids[kind].get(name, value) == value
+            and (name in self.ids[kind] or (value not in taken and not _is_of_machine(value)))
             for kind, taken in ((kind, set(self.ids[kind].values())) for kind in (USER, GROUP))
             for name, value in accounts[kind].items()
         )
@@ -104,10 +110,10 @@ class IdTable:
         taken = {*pinned.values(), *(value for value in built.values() if not _is_dynamic(value))}
         for name, value in built.items():
             wanted = pinned.get(name)
-            if wanted is None and (not _is_dynamic(value) or value not in taken):
+            if wanted is None and (not _is_dynamic(value) or (value not in taken and not _is_of_machine(value))):
                 wanted = value
             elif wanted is None:
-                wanted = next((free for free in range(DYNAMIC_FIRST, DYNAMIC_LAST + 1) if free not in taken), None)
+                wanted = next((free for free in range(DYNAMIC_FIRST, MACHINE_FIRST) if free not in taken), None)
                 if wanted is None:
                     raise BuildError(f"no id is left for the {kind} {name}: all of the table are in use")
             elif wanted != value and not _is_dynamic(wanted):
@@ -122,7 +128,21 @@ class IdTable:
 
 def read_accounts(root: Path) -> dict[str, dict[str, int]]:
     """The users and groups of a root. Raises SourceError."""
-    return {kind: {entry[0]: int(entry[2]) for entry in _entries(root, kind)} for kind in (USER, GROUP)}
+    return {kind: {entry[0]: int(entry[2]) for entry in entries(root / "etc", kind)} for kind in (USER, GROUP)}
+
+
+def entries(etc: Path, kind: str) -> Iterator[list[str]]:
+    """The fields of each line of passwd or group in a directory. Raises SourceError."""
+    path = etc / _FILES[kind]
+    try:
+        lines = os.fsdecode(path.read_bytes()).splitlines()
+    except OSError as error:
+        raise SourceError(f"the root has no list of {_WORDS[kind]}: {error}") from error
+    for line in lines:
+        entry = line.split(":")
+        if len(entry) < 4 or not _is_id(entry[2]) or (kind == USER and not _is_id(entry[3])):
+            raise SourceError(f"{path} has a line that is no {kind}: {line!r}")
+        yield entry
 
 
 def renumber(root: Path, wanted: Accounts) -> int:
@@ -161,28 +181,20 @@ def _changes(kind: str, built: Mapping[str, int], wanted: Mapping[str, int]) -> 
 def _rewrite(root: Path, kind: str, columns: Mapping[int, Mapping[int, int]]) -> None:
     """Replace ids in the given columns of passwd or group; the file keeps its mode and owner."""
     lines = []
-    for entry in _entries(root, kind):
+    etc = root / "etc"
+    for entry in entries(etc, kind):
         for column, changes in columns.items():
             entry[column] = str(changes.get(int(entry[column]), entry[column]))
         lines.append(":".join(entry) + "\n")
-    (root / _FILES[kind]).write_bytes(os.fsencode("".join(lines)))
-
-
-def _entries(root: Path, kind: str) -> Iterable[list[str]]:
-    path = root / _FILES[kind]
-    try:
-        lines = os.fsdecode(path.read_bytes()).splitlines()
-    except OSError as error:
-        raise SourceError(f"the root has no list of {_WORDS[kind]}: {error}") from error
-    for line in lines:
-        entry = line.split(":")
-        if len(entry) < 4 or not _is_id(entry[2]) or (kind == USER and not _is_id(entry[3])):
-            raise SourceError(f"{path} has a line that is no {kind}: {line!r}")
-        yield entry
+    (etc / _FILES[kind]).write_bytes(os.fsencode("".join(lines)))
 
 
 def _is_dynamic(value: int) -> bool:
     return DYNAMIC_FIRST <= value <= DYNAMIC_LAST
+
+
+def _is_of_machine(value: int) -> bool:
+    return MACHINE_FIRST <= value <= DYNAMIC_LAST
 
 
 def _is_id(text: str) -> bool:

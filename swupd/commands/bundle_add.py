@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from swupd.commands.aliases import read_aliases
 from swupd.commands.applying import Wish, carry_out, complete, received
 from swupd.commands.complaints import disagreement
+from swupd.commands.nextboot import add_option, on_snapshot
 from swupd.commands.preview import foresee
 from swupd.commands.recording import recorded
 from swupd.commands.steps import Steps
@@ -41,9 +42,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("bundles", nargs="+", metavar="BUNDLE", help="name or alias of a bundle")
     parser.add_argument("--skip-optional", action="store_true", help="do not install optional dependencies")
     parser.add_argument(SKIP_OPTION, action="store_true", help="do not check the free space before")
+    add_option(parser)
 
 
 def run(args: Namespace, report: Report) -> int:
+    return on_snapshot(args, report, _run)
+
+
+def _run(args: Namespace, report: Report) -> int:
     with exclusive(args, report) as session:
         steps = Steps(report, STEPS)
         steps("load_manifests", "Loading manifests")
@@ -62,7 +68,7 @@ def _choose(requested: Sequence[str], session: Session, mom: Manifest) -> tuple[
     chosen: list[str] = []
     unknown: list[str] = []
     there: list[str] = []
-    for name in read_aliases(session.settings.root, report).expand(requested):
+    for name in read_aliases(session.settings.machine, report).expand(requested):
         if name not in available:
             unknown.append(name)
         elif name in installed:
@@ -97,6 +103,7 @@ def _add(names: Sequence[str], args: Namespace, session: Session, mom: Manifest,
         mounts=session.system.mount_points(),
         packs=pack_needs({}, new),
         on_conflict=disagree,
+        snapshot=session.settings.is_snapshot,
     )
     wanted = consolidate([*installed.values(), *new.values()])
     purpose = Purpose(

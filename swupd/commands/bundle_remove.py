@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 
 from swupd.commands.applying import complete, effective
 from swupd.commands.dependencies import dependants, orphans, unneeded
+from swupd.commands.nextboot import add_option, on_snapshot
 from swupd.commands.recording import recorded
 from swupd.commands.steps import Steps
 from swupd.errors import (
@@ -46,6 +47,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "-R", "--recursive", action="store_true", help="remove its dependencies as well if nothing else needs them"
     )
     parser.add_argument("--orphans", action="store_true", help="remove dependencies that nothing needs any more")
+    add_option(parser)
 
 
 def run(args: Namespace, report: Report) -> int:
@@ -53,6 +55,10 @@ def run(args: Namespace, report: Report) -> int:
         raise UsageError("--orphans cannot be used with bundles, --force or --recursive", hint="give it alone")
     if not args.orphans and not args.bundles:
         raise UsageError("no bundle is named", hint="list the installed ones with: swupd bundle-list")
+    return on_snapshot(args, report, _run)
+
+
+def _run(args: Namespace, report: Report) -> int:
     with exclusive(args, report) as session:
         steps = Steps(report, STEPS)
         steps("load_manifests", "Loading manifests")
@@ -113,7 +119,12 @@ def _remove(
 ) -> None:
     report = session.report
     kept = consolidate(manifest for name, manifest in installed.items() if name not in removed)
-    plan = plan_remove(consolidate(installed[name] for name in removed), kept, mounts=session.system.mount_points())
+    plan = plan_remove(
+        consolidate(installed[name] for name in removed),
+        kept,
+        mounts=session.system.mount_points(),
+        snapshot=session.settings.is_snapshot,
+    )
     names = tuple(sorted(removed))
     purpose = Purpose(f"bundle-remove {' '.join(names)}", version, version, untrack=names, scripts=False)
     steps("remove_files", f"Removing {', '.join(sorted(removed))}")

@@ -1,7 +1,8 @@
 """`swupd check-update`: is there a newer version on the server? (specification sections 5.3 and 6.2).
 
 Needs no root and leaves nothing behind. The newest version over all formats counts, so that a person hears of a
-version that only becomes reachable after a format change.
+version that only becomes reachable after a format change. One that failed its boot, or that somebody went back from, is
+not offered: `swupd update --next-boot --retry` tries it again.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from swupd.errors import ExitCode, ServerError
+from swupd.nextboot.overview import failure_of
 from swupd.report import Report
 from swupd.session import Session, reading
 
@@ -38,6 +40,10 @@ def compare_versions(args: Namespace, session: Session) -> int:
         report.verbose(f"Newest version in format {session.settings.format}: {session.server.latest_version()}")
     if newest <= installed:
         report.info("There is no newer version")
+        return ExitCode.NO
+    failure = failure_of(session.settings.root, newest)
+    if failure is not None:
+        report.info(f"It is not offered: {failure.sentence}")
         return ExitCode.NO
     if args.quiet:
         report.answer(str(newest))

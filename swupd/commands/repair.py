@@ -10,6 +10,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Mapping
 
 from swupd.commands.applying import complete, effective, received, stager
+from swupd.commands.nextboot import add_option, on_snapshot
 from swupd.commands.recording import Record, recorded
 from swupd.commands.steps import Steps
 from swupd.commands.verifying import (
@@ -55,9 +56,15 @@ STEPS = (
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_verify_arguments(parser, "-m", "--manifest")
+    add_option(parser)
 
 
 def run(args: Namespace, report: Report) -> int:
+    check_options(args)
+    return on_snapshot(args, report, _run)
+
+
+def _run(args: Namespace, report: Report) -> int:
     whitelist = check_options(args)
     with exclusive(args, report, repairing=True) as session:
         picky = args.picky or args.extra_files_only

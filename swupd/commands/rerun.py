@@ -33,6 +33,9 @@ def goes_on(args: Namespace, session: Session, target: int, newest: int, format_
         follows = version < (newest if wanted is None else min(wanted, newest))
     else:
         return False
+    if follows and session.settings.is_snapshot:
+        session.report.info("Another update has to follow it after the next boot")
+        return False
     if version < target:
         raise VersionUnknownError(
             f"after the update to version {target} the system says that it has version {version}",
@@ -42,7 +45,7 @@ def goes_on(args: Namespace, session: Session, target: int, newest: int, format_
 
 
 def _is_in_new_format(args: Namespace, session: Session, format_before: str | None) -> bool:
-    if session.guard is not None:
+    if session.guard is not None and not session.settings.is_snapshot:
         # A 3rd-party repository: the system's format counts, not what its files say.
         return False
     format_after = session.system.format()

@@ -1,6 +1,10 @@
 """`swupd rollback`: undo the last update of this system, with all that was changed after it.
 
 Works without a server: the files come from the data directory, where they are kept until the next update is complete.
+
+On a system that boots from deployments no file is changed: the version before is chosen for the next boot, and those
+after it are set aside. If an update waits for its first boot, only that is set aside. DEPLOYMENT, a name from `swupd
+snapshots list`, chooses any other one, so that one can go forward again as well.
 """
 
 from __future__ import annotations
@@ -10,8 +14,11 @@ from collections.abc import Sequence
 
 from swupd.commands.applying import scripts
 from swupd.commands.steps import Steps
-from swupd.errors import ExitCode, StateDirectoryError
+from swupd.errors import ExitCode, NextBootError, StateDirectoryError
 from swupd.fs import Directory
+from swupd.nextboot import selecting
+from swupd.nextboot.deployments import survey
+from swupd.nextboot.place import Located, Place, locate
 from swupd.report import Report, counted
 from swupd.session import Session, exclusive
 from swupd.transaction import rollback
@@ -20,17 +27,29 @@ from swupd.transaction.kept import Finished
 HELP = "undo the last update, with the files that it replaced"
 EXAMPLES = """\
   swupd rollback --dry-run         only tell what would be undone
-  swupd rollback"""
+  swupd rollback
+  swupd rollback 20                  where versions are chosen for the next boot: that one"""
 
 STEPS = ("undo_files",)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="only tell what would be undone")
+    parser.add_argument(
+        "deployment", nargs="?", default="", metavar="DEPLOYMENT", help="what to boot next, on a system of deployments"
+    )
 
 
 def run(args: Namespace, report: Report) -> int:
     with exclusive(args, report, network=False) as session:
+        try:
+            located = locate(session.settings.root)
+        except NextBootError:
+            if args.deployment:
+                raise
+        else:
+            _choose_next(args, session, located)
+            return ExitCode.OK
         try:
             with Directory.open(session.statedir.data_dir) as data, Directory.open(session.settings.root) as root:
                 stack = rollback.chosen(data)
@@ -45,6 +64,23 @@ def run(args: Namespace, report: Report) -> int:
                 hint="check the data directory and its disk",
             ) from error
     return ExitCode.OK
+
+
+def _choose_next(args: Namespace, session: Session, located: Located) -> None:
+    """Go back by choosing what boots next."""
+    report = session.report
+    with Place.open(located) as place:
+        selection = selecting.choose(survey(place), selecting.good_names(place), args.deployment)
+        name = selection.target.name
+        for other in selection.set_aside:
+            report.info(f"{'Would set' if args.dry_run else 'Setting'} aside {other}")
+        if not args.dry_run and selection.changes:
+            selecting.carry_out(place, selection)
+            selecting.note(session.statedir.data_dir, located.running, name)
+    if name == located.current:
+        report.info(f"Version {name} stays: it is running, and boots next")
+    else:
+        report.info(f"Version {name} {'would boot' if args.dry_run else 'boots'} next: reboot to get it")
 
 
 def _tell(report: Report, data: Directory, stack: Sequence[Finished]) -> None:

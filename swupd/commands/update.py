@@ -20,6 +20,7 @@ from swupd.commands.applying import Wish, carry_out, complete, received, scripts
 from swupd.commands.check_update import compare_versions
 from swupd.commands.complaints import disagreement
 from swupd.commands.global_options import LATEST, version_or_latest
+from swupd.commands.nextboot import add_option, on_snapshot
 from swupd.commands.preview import Preview, foresee, listed
 from swupd.commands.recording import recorded
 from swupd.commands.rerun import goes_on, is_confirmed, run_again
@@ -28,6 +29,8 @@ from swupd.errors import DownloadError, ExitCode, InstalledManifestsError, Manif
 from swupd.faces.prompt import ask
 from swupd.formats.manifest import Manifest
 from swupd.formats.updateindex import Update
+from swupd.nextboot.rebooting import check as check_reboot
+from swupd.nextboot.rebooting import parse_time
 from swupd.plan import PackNeed, consolidate, pack_needs, plan_update
 from swupd.report import Report
 from swupd.route import Chooser, Way, all_packs, ways
@@ -43,7 +46,9 @@ EXAMPLES = """\
   swupd update --status              only tell whether there is one
   swupd update --dry-run             tell what would happen and what it would take
   swupd update --version 20          to version 20
-  swupd update --download            only download, to install quickly later"""
+  swupd update --download            only download, to install quickly later
+  swupd update --next-boot           into a snapshot that becomes active on the next boot
+  swupd update --next-boot --reboot-at 03:30"""
 
 DOWNLOAD_STEPS = (
     "load_manifests",
@@ -104,23 +109,35 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="download the manifests of all bundles, for 'swupd search-file'",
     )
     parser.add_argument(SKIP_OPTION, action="store_true", help="do not check the free space before")
+    add_option(parser)
+    parser.add_argument("--retry", action="store_true", help="also to a version that has failed to boot before")
+    parser.add_argument(
+        "--reboot-at",
+        type=parse_time,
+        metavar="TIME",
+        help="with --next-boot: reboot into it at HH:MM, in +MINUTES, or now; not if there was nothing to update",
+    )
 
 
 def run(args: Namespace, report: Report) -> int:
     if args.status:
         with reading(args, report) as session:
             return compare_versions(args, session)
+    if args.reboot_at is not None:
+        check_reboot(args.path, next_boot=args.next_boot)
+    if not args.third_party or args.incremental or args.dry_run:
+        return on_snapshot(args, report, _run)
+    from swupd.commands.thirdparty.update import update_all
+
+    return on_snapshot(args, report, _run) or update_all(args, report)
+
+
+def _run(args: Namespace, report: Report) -> int:
     with exclusive(args, report) as session:
         outcome = _update(args, session)
     if outcome is _Outcome.GOES_ON:
         run_again(report)
-    if outcome is _Outcome.DECLINED:
-        return ExitCode.NO
-    if args.third_party and not args.incremental and not args.dry_run:
-        from swupd.commands.thirdparty.update import update_all
-
-        return update_all(args, report)
-    return ExitCode.OK
+    return ExitCode.NO if outcome is _Outcome.DECLINED else ExitCode.OK
 
 
 class _Outcome(Enum):
@@ -147,7 +164,8 @@ def _update(args: Namespace, session: Session) -> _Outcome:
     current = consolidate(versions.current.values())
     wanted = consolidate(versions.target.values(), on_conflict=disagreement(session))
     mounts, packs = system.mount_points(), pack_needs(versions.current, versions.target)
-    plan = settle(plan_update(current, wanted, mounts=mounts, packs=packs), settings.root, wanted, report)
+    draft = plan_update(current, wanted, mounts=mounts, packs=packs, snapshot=settings.is_snapshot)
+    plan = settle(draft, settings.root, wanted, report)
     wish = Wish(plan, wanted, current)
     choose = _chooser(session, installed, target)
     preview = foresee(session, wish, steps, versions.target.values(), download_only=args.download, choose=choose)
@@ -161,7 +179,7 @@ def _update(args: Namespace, session: Session) -> _Outcome:
     if not _is_agreed(args, session, versions, preview):
         report.info("Nothing was downloaded or changed")
         return _Outcome.DECLINED
-    session.server.copy_mom(target, settings.root)
+    session.server.copy_mom(target, settings.machine)
 
     if settings.run_scripts:
         steps("run_preupdate_scripts", "Running pre-update actions")
@@ -237,6 +255,9 @@ def _target_version(args: Namespace, session: Session, installed: int, newest: i
     target = following if wanted is None else min(wanted, following)
     if target <= installed:
         report.info(f"Version {installed} is installed; the server has nothing newer (version {newest})")
+        return None
+    if "withheld" in args and (reason := args.withheld(target)):
+        report.info(f"Nothing is updated: {reason}; to try it again: swupd update --retry")
         return None
     return target
 

@@ -148,6 +148,7 @@ def check_files(args: Namespace, session: Session, scope: Scope) -> Findings:
         mounts=scope.mounts,
         quick=args.quick,
         below=args.file or "",
+        snapshot=session.settings.is_snapshot,
     )
 
 
@@ -156,7 +157,12 @@ def check_extra(args: Namespace, session: Session, scope: Scope, whitelist: re.P
     if not (args.picky or args.extra_files_only):
         return ()
     extra = find_extra(
-        session.settings.root, scope.files, tree=args.picky_tree, whitelist=whitelist, mounts=scope.mounts
+        session.settings.root,
+        scope.files,
+        tree=args.picky_tree,
+        whitelist=whitelist,
+        mounts=scope.mounts,
+        snapshot=session.settings.is_snapshot,
     )
     below = args.file
     return tuple(item for item in extra if not below or f"{item.name}/".startswith(f"{below.rstrip('/')}/"))
@@ -172,4 +178,4 @@ def is_unknown_path(args: Namespace, scope: Scope) -> bool:
 
 def full_path(session: Session, name: str) -> str:
     """A name of a manifest as a path of this machine."""
-    return str(session.settings.root).rstrip("/") + name
+    return str(session.settings.machine).rstrip("/") + name

@@ -93,7 +93,7 @@ def new_session(settings: Settings, limits: FetchLimits) -> requests.Session:
     session.headers.update({"User-Agent": f"swupd-client/{__version__}", "Accept-Encoding": "identity"})
     for prefix in ("https://", "http://"):
         session.mount(prefix, _Adapter(limits, pool_maxsize=settings.parallel + 1, pool_block=False))
-    certificate = below(settings.root, CLIENT_CERTIFICATE_FILE)
+    certificate = below(settings.machine, CLIENT_CERTIFICATE_FILE)
     if certificate.exists():
         check_client_certificate(certificate)
         session.cert = str(certificate)

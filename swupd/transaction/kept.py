@@ -1,9 +1,10 @@
 """What an installation replaces and removes, kept so that it can be put back: by itself if it fails, or on request.
 
 `<data>/kept/<number>/` (0700) belongs to one installation. A file is there under its number in the journal, as a second
-name of the very same file; where file systems do not allow that, as a copy with everything that belongs to it. Links
-and directories are told by the journal alone. When the installation is finished its journal is added as `journal`,
-and from then on it can be rolled back. Numbers rise, so that the newest installation has the highest one.
+name of the very same file; where file systems do not allow that, as a copy (`Directory.copy_file`) with everything that
+belongs to it. Links and directories are told by the journal alone. When the installation is finished its journal is
+added as `journal`, and from then on it can be rolled back. Numbers rise, so that the newest installation has the
+highest one.
 
 * What is kept stays until an update that came later is complete (`drop_before`), or until somebody wants the space
   (`drop`). The journal goes first, so that half of something is never taken for all of it.

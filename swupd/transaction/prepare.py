@@ -5,8 +5,9 @@ names or copies of what will be replaced and removed (`transaction.kept`). A dir
 sibling.
 
 A staged file is *hard-linked* if it has no other name yet, so the usual object costs neither a copy nor space. Any
-further use is a copy: files that share an inode change together when somebody edits one of them in place. Links and
-directories are made anew.
+further use is a copy, as is every use in another subvolume or file system: files that share an inode change together
+when somebody edits one of them in place. Within one btrfs or XFS a copy takes no space either. Links and directories
+are made anew.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import stat
 from collections.abc import Iterable, Mapping
 
 from swupd.formats.manifest import Entry, FileType
-from swupd.fs import Directory, chunks_of
+from swupd.fs import Directory
 from swupd.transaction.changes import Failure, Ground, reason
 from swupd.transaction.decide import staged_object
 from swupd.transaction.journal import Action, Change, Kind
@@ -101,7 +102,7 @@ class Preparation:
             directory.make_link(name, self._staged.readlink(entry.hash), owner=owner)
         elif status.st_nlink > 1 or not self._linked(entry.hash, directory, name):
             with self._staged.open_file(entry.hash) as source:
-                directory.write_file(name, chunks_of(source), mode=mode, owner=owner, mtime=status.st_mtime)
+                directory.copy_content(source, name, mode=mode, owner=owner, mtime=status.st_mtime)
 
     def _is_mere_parent(self, entry: Entry) -> bool:
         """Whether it is a directory that just has to be there, and of which we have nothing but the name."""

@@ -10,8 +10,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.system.bootmix import BootMix
+from tests.system.guest import Guest
+from tests.system.machine import Disk
 
 START_SECONDS = 60
 """How long a scheduler or worker may take to start on a busy machine."""
@@ -71,3 +76,84 @@ def _running(directory: Path, environ: Mapping[str, str] | None = None, prefix: 
 def running() -> Callable[..., AbstractContextManager[Dask]]:
     """Starts a cluster: (directory, environment, beginning of its program) -> a context with a Dask."""
     return _running
+
+
+@pytest.fixture(scope="session")
+def boot_mix(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The shipped mix with four versions; building it takes some minutes."""
+    mix = BootMix(tmp_path_factory.mktemp("boot-mix"))
+    mix.prepare()
+    mix.build()
+    return mix
+
+
+@pytest.fixture(scope="session")
+def served_mix(boot_mix: BootMix) -> Iterator[BootMix]:
+    with boot_mix.serving():
+        yield boot_mix
+
+
+@pytest.fixture(scope="session")
+def machines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("machines")
+
+
+@pytest.fixture
+def started(served_mix: BootMix, tmp_path: Path) -> Iterator[Callable[..., Guest]]:
+    """Starts a machine with a copy of a disk, and logs in."""
+    guests = []
+
+    def start(disk: Disk, **how: object) -> Guest:
+        guest = Guest(disk.copy(tmp_path / f"{len(guests)}.img"), tmp_path, served_mix)
+        guests.append(guest)
+        guest.start(**how)
+        return guest
+
+    yield start
+    for guest in guests:
+        guest.close()
+        guest.disk.path.unlink()
+
+
+@pytest.fixture(scope="session")
+def fresh(served_mix: BootMix, machines: Path) -> Disk:
+    """A disk that was never booted."""
+    served_mix.image(machines / "fresh.img")
+    return Disk(machines / "fresh.img")
+
+
+@pytest.fixture(scope="session")
+def ten(served_mix: BootMix, machines: Path, fresh: Disk) -> Iterator[Disk]:
+    """Version 10, booted once with an empty /etc and /var, with things of its user."""
+    guest = Guest(fresh.copy(machines / "ten.img"), machines, served_mix)
+    try:
+        guest.start()
+        guest.blessed()
+        guest.command("useradd --create-home ann; echo diary > /home/ann/diary; echo mine > /var/lib/mine")
+        guest.command("echo '192.0.2.7 printer.of.ann' >> /etc/hosts; echo 'color = green' > /etc/site.conf")
+        guest.off()
+        yield guest.disk
+    finally:
+        guest.close()
+
+
+@pytest.fixture(scope="session")
+def twenty(served_mix: BootMix, machines: Path, ten: Disk) -> Iterator[Disk]:
+    """The same after it has updated itself to version 20, booted it, and added a bundle for the boot after that."""
+    guest = Guest(ten.copy(machines / "twenty.img"), machines, served_mix)
+    try:
+        guest.start()
+        told = guest.online("update --next-boot --version 20")
+        assert "becomes active on the next boot" in told
+        assert guest.version() == "10"
+        guest.restart()
+        guest.blessed()
+        assert (guest.version(), guest.deployment()) == ("20", "20")
+        assert not guest.exists("/usr/bin/vim.tiny")
+        guest.online("bundle-add --next-boot editors")
+        guest.restart()
+        guest.blessed()
+        guest.off()
+        yield guest.disk
+    finally:
+        guest.close()

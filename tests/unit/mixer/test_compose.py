@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,8 @@ from mixer.bundles import BundleSet
 from mixer.compose import compose
 from mixer.composition import Composition
 from mixer.config import Config, TreeSource
-from mixer.errors import BuildError, DefinitionError, SourceError, UnknownPackageError
+from mixer.errors import BuildError, ConfigError, DefinitionError, SourceError, UnknownPackageError
+from mixer.lint import lint
 from mixer.sources import Package, PackageDatabase, Resolution
 from mixer.workspace import Workspace
 from swupd.report import Report, TextReport
@@ -30,6 +32,8 @@ class Packages:
         self.base = frozenset({"base"})
         self.unowned: tuple[str, ...] = ("/bin", "/srv")
         self.broken = False
+        self.contents: dict[str, str] = {}
+        """Path -> content, for files that have another one than their path."""
         self.add("base", "/usr", "/usr/bin", "/usr/bin/sh", "/usr/lib/os-release")
 
     def add(self, name: str, *files: str, requires: Sequence[str] = ()) -> None:
@@ -50,7 +54,8 @@ class Packages:
                 if file in ("/usr", "/usr/bin"):
                     place.mkdir(exist_ok=True)
                 else:
-                    place.write_bytes(os.fsencode(OS_RELEASE if file.endswith("os-release") else file))
+                    content = OS_RELEASE if file.endswith("os-release") else self.contents.get(file, file)
+                    place.write_bytes(os.fsencode(content))
         (root / "bin").symlink_to("usr/bin")
         (root / "srv").mkdir()
         packages = {
@@ -321,3 +326,39 @@ def test_a_leftover_of_a_killed_build_does_not_disturb(mix: Mix) -> None:
     composed = mix.compose()
     assert not (composed.root / "half").exists()
     shutil.rmtree(composed.root)
+
+
+@pytest.fixture
+def stateless(mix: Mix) -> Config:
+    """A configuration for a stateless system, of packages that have users and state."""
+    mix.source.add("passwd", "/etc/passwd", "/etc/group", "/etc/hosts", "/var/lib/app")
+    mix.source.contents = {
+        "/etc/passwd": "root:x:0:0:root:/root:/bin/sh\n",
+        "/etc/group": "root:x:0:\n",
+    }
+    mix.define("os-core", "passwd\n")
+    return dataclasses.replace(mix.config, stateless="convert")
+
+
+def test_a_stateless_mix_is_converted_with_all_that_we_add(mix: Mix, stateless: Config) -> None:
+    core = mix.compose(config=stateless).bundles["os-core"].files
+    assert {"/usr/share/factory/etc/hosts", "/usr/lib/sysusers.d/00-mix.conf", "/usr/lib/swupd/init"} <= core.keys()
+    assert [path for path in core if path.startswith(("/etc/", "/var/"))] == []
+    assert mix.read("/usr/share/factory/etc/hosts") == "/etc/hosts"
+
+
+def test_a_stateless_mix_has_no_findings(mix: Mix, stateless: Config) -> None:
+    assert lint(mix.compose(config=stateless)) == []
+
+
+def test_a_root_password_that_is_none_is_refused_before_packages_are_installed(mix: Mix, stateless: Config) -> None:
+    mix.source.broken = True
+    config = dataclasses.replace(stateless, root_password=mix.workspace.path / "hash")
+    with pytest.raises(ConfigError, match="root_password cannot be read"):
+        mix.compose(config=config)
+
+
+def test_etc_stays_in_a_mix_that_is_not_stateless(mix: Mix, stateless: Config) -> None:
+    files = mix.compose().bundles["os-core"].files
+    assert "/etc/hosts" in files
+    assert not [path for path in files if "factory" in path]

@@ -54,9 +54,29 @@ def test_only_the_source_has_to_be_given() -> None:
         certificate=BASE / "Swupd_Root.pem",
         key=BASE / "private.pem",
         os_release={},
+        stateless="off",
+        updater=False,
+        root_password=None,
+        setuid=(),
         workers=0,
         engine="",
     )
+
+
+def test_a_mix_can_be_a_stateless_system_that_updates_itself() -> None:
+    values = config(APT + "stateless: convert\nupdater: true\nroot_password: hash\nsetuid: [/usr/bin/x]\n")
+    assert values.stateless == "convert"
+    assert values.updater
+    assert values.root_password == BASE / "hash"
+    assert values.setuid == ("/usr/bin/x",)
+
+
+def test_prepared_roots_can_be_rejected_but_not_converted() -> None:
+    tree = "source: {type: tree, path: x}\n"
+    assert config(tree + "stateless: reject\n").stateless == "reject"
+    error = refused(tree + "stateless: convert\n")
+    assert "line 2: prepared roots are not converted" in str(error)
+    assert "reject" in error.hint
 
 
 def test_every_key_is_read() -> None:
@@ -209,6 +229,11 @@ def test_an_undefined_variable_is_an_error() -> None:
         (APT + "content_url: $\n", "line 2: a $ without a variable's name"),
         (APT + "update_bundle: MoM\n", "line 2: MoM is no name for a bundle"),
         (APT + "bundles: ../bundles\n", "line 2: bundles must be a list"),
+        (APT + "stateless: yes\n", "line 2: stateless cannot be yes"),
+        (APT + "updater: 1\n", "line 2: updater cannot be 1"),
+        ("source: {type: tree, path: x}\nupdater: true\n", "line 2: nothing is added to prepared roots"),
+        (APT + "root_password: hash\n", "line 2: root_password needs stateless: convert"),
+        (APT + "stateless: convert\nsetuid: [su]\n", "line 3: a path of setuid must begin with /"),
         (APT + "workers: -1\n", "line 2: workers is -1; it must be between 0 and 1024"),
         (APT + "workers: many\n", "line 2: workers must be a whole number, not many"),
         (APT + "engine: tcp://10.0.0.1:8786\n", "line 2: engine must be a mapping"),

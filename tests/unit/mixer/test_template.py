@@ -20,7 +20,9 @@ def parse(text: str) -> config.Config:
 
 
 def test_the_template_says_what_leaving_everything_out_means() -> None:
-    assert parse(builder_yaml("apt", "", [])) == parse("source: {type: apt, suites: [bookworm]}\n")
+    stateless = "stateless: convert\nupdater: true\n"
+    assert parse(builder_yaml("apt", "", [])) == parse(f"source: {{type: apt, suites: [bookworm]}}\n{stateless}")
+    assert parse(builder_yaml("tree", "roots", [])) == parse("source: {type: tree, path: roots}\n")
 
 
 def test_every_key_is_documented_and_its_example_is_valid() -> None:

@@ -33,6 +33,7 @@ from swupd.transaction.journal import Purpose
 from swupd.transaction.recovery import end as end_journal
 from swupd.transaction.recovery import recover
 from swupd.verify import settle
+from tests.unit.swupd.nextboot.disk import MachineDisk, machine_on_disk
 
 PURPOSE = Purpose("update", 10, 20, scripts=False, record_version=True)
 
@@ -353,3 +354,12 @@ def screen(raw: str) -> list[str]:
 @pytest.fixture
 def terminal() -> Terminal:
     return Terminal()
+
+
+@pytest.fixture
+def machine_disk(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, no_sync: None
+) -> Iterator[MachineDisk]:
+    """A machine that boots deployments from a real disk; see tests/unit/swupd/nextboot/disk.py."""
+    with machine_on_disk(tmp_path, capsys, monkeypatch) as disk:
+        yield disk

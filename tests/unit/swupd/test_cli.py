@@ -401,6 +401,9 @@ SECTIONS = {"search-file": "search"} | {
 }
 
 
+ACTIONS = {"boot": ["check"], "etc": ["diff"], "snapshots": ["list"]}
+
+
 @pytest.mark.parametrize(
     "name", [name for name in (*cli.COMMANDS, *cli.GROUP_COMMANDS) if name not in ("hashdump", "search")]
 )
@@ -411,6 +414,7 @@ def test_every_command_prints_one_array(name: str, tmp_path: Path) -> None:
         argv.append("editors")
     if name.endswith("party add"):
         argv.append(f"file://{tmp_path}")
+    argv += ACTIONS.get(name, [])
     done = subprocess.run([sys.executable, "-m", "swupd.cli", *argv], capture_output=True, text=True, check=False)
     array = records(done.stdout)
     section = array[0]["section"]

@@ -43,6 +43,7 @@ CODES = {
     "RefusedCertificateError": 24,
     "ExportError": 7,
     "RefusedFilesError": 38,
+    "NextBootError": 39,
     "IncompleteError": 35,
 }
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,6 +130,27 @@ def test_a_copy_has_all_that_belongs_to_a_file(top: Directory, tmp_path: Path) -
     assert (status.st_mtime_ns, os.getxattr(copy, "user.mark")) == (123456789, b"x")
 
 
+def test_extended_attributes_of_a_directory_are_set_and_removed(top: Directory, tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    os.setxattr(tmp_path / "d", "user.old", b"1")
+    top.set_extended_attributes("d", {"user.new": b"2"}, remove=["user.old"])
+    assert os.listxattr(tmp_path / "d") == ["user.new"]
+    (tmp_path / "link").symlink_to("d")
+    with pytest.raises(OSError, match="link"):
+        top.set_extended_attributes("link", {"user.x": b""})
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_durable_copy_is_on_disk_when_it_returns(
+    top: Directory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool
+) -> None:
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}")))
+    (tmp_path / "old").write_bytes(b"content")
+    top.copy_file(top, "old", "copy", durable=durable)
+    assert synced == [str(tmp_path / "copy")] * durable
+
+
 def test_nothing_is_left_of_a_copy_that_fails(top: Directory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "old").write_bytes(b"content")
 
@@ -161,3 +185,99 @@ def test_directories_are_made_with_all_above_them(tmp_path: Path) -> None:
     for _ in range(2):
         make_directories(tmp_path / "a/b")
     assert (tmp_path / "a/b").is_dir()
+
+
+@pytest.fixture(scope="session")
+def btrfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Two subvolumes of a btrfs, `one` and `two`, each at a mount point of its own."""
+    directory = tmp_path_factory.mktemp("btrfs")
+    image, top = directory / "image", directory / "top"
+    for name in ("top", "one", "two"):
+        (directory / name).mkdir()
+    with image.open("wb") as file:
+        file.truncate(120 << 20)
+    try:
+        _call("mkfs.btrfs", "-q", "-m", "single", str(image))
+        _call("mount", "-o", "loop", str(image), str(top))
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no btrfs can be mounted here: {error}")
+    try:
+        for name in ("one", "two"):
+            _call("btrfs", "subvolume", "create", str(top / name))
+            _call("mount", "--bind", str(top / name), str(directory / name))
+        yield directory
+    finally:
+        for name in ("one", "two", "top"):
+            _call("umount", str(directory / name))
+
+
+def test_a_copy_in_another_subvolume_shares_its_content_on_disk(btrfs: Path) -> None:
+    content = os.urandom(1 << 20) + b"and an end that fills no block"
+    (btrfs / "one/old").write_bytes(content)
+    with Directory.open(btrfs / "one") as one, Directory.open(btrfs / "two") as two:
+        with pytest.raises(OSError, match="cross-device"):
+            two.hard_link(one, "old", "link")
+        two.copy_file(one, "old", "copy")
+        with one.open_file("old") as source:
+            two.copy_content(source, "content", mode=0o640, owner=(os.getuid(), os.getgid()), mtime=5)
+    for name in ("copy", "content"):
+        assert (btrfs / "two" / name).read_bytes() == content
+        assert _shares_all_extents(btrfs / "two" / name)
+    assert stat.S_IMODE((btrfs / "two/content").stat().st_mode) == 0o640
+    # They are two files: what happens to one does not happen to the other.
+    (btrfs / "two/copy").write_bytes(b"changed")
+    assert (btrfs / "one/old").read_bytes() == content
+
+
+def test_small_and_empty_files_are_copied_as_well(btrfs: Path) -> None:
+    with Directory.open(btrfs / "one") as one, Directory.open(btrfs / "two") as two:
+        for content in (b"", b"x", b"x" * 5000):
+            name = f"small{len(content)}"
+            one.write_file(name, [content])
+            two.copy_file(one, name, name)
+            assert (btrfs / "two" / name).read_bytes() == content
+
+
+def test_a_file_of_another_file_system_is_copied(btrfs: Path, top: Directory, tmp_path: Path) -> None:
+    content = os.urandom(3 << 20)
+    (tmp_path / "old").write_bytes(content)
+    with Directory.open(btrfs / "one") as one:
+        one.copy_file(top, "old", "from elsewhere")
+    assert (btrfs / "one/from elsewhere").read_bytes() == content
+
+
+@pytest.mark.parametrize("code", [errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_where_the_kernel_cannot_copy_the_bytes_are(
+    top: Directory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    _fail_copying(monkeypatch, code)
+    (tmp_path / "old").write_bytes(b"content" * 1000)
+    top.copy_file(top, "old", "copy")
+    assert (tmp_path / "copy").read_bytes() == b"content" * 1000
+
+
+def test_a_full_disk_is_no_reason_to_try_otherwise(
+    top: Directory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fail_copying(monkeypatch, errno.ENOSPC)
+    (tmp_path / "old").write_bytes(b"content")
+    with pytest.raises(OSError, match="No space"):
+        top.copy_file(top, "old", "copy")
+    assert top.names() == ["old"]
+
+
+def _fail_copying(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def refuse(*args: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "copy_file_range", refuse)
+
+
+def _shares_all_extents(path: Path) -> bool:
+    _call("sync", "--file-system", str(path))
+    lines = re.findall(r"^ +\d+:.*$", _call("filefrag", "-v", str(path)), re.MULTILINE)
+    return bool(lines) and all("shared" in line for line in lines)
+
+
+def _call(*argv: str) -> str:
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout

@@ -152,6 +152,16 @@ def test_a_mount_point_is_left_alone_but_not_what_is_below_it() -> None:
     assert plan.skipped == ("/srv",)
 
 
+def test_in_a_snapshot_nothing_is_protected_and_all_that_goes_is_removed() -> None:
+    current = files(file("/etc/a"), file("/usr/lib/modules/6.1/m"), file("/boot/vmlinuz-6.1"))
+    target = files(file("/etc/a", 20, B))
+    plan = plan_update(current, target, snapshot=True)
+    assert names(plan.install) == ["/etc/a"]
+    assert set(plan.remove) == {"/usr/lib/modules/6.1/m", "/boot/vmlinuz-6.1"}
+    assert plan_remove(current, {}, snapshot=True).remove == removal_order(current)
+    assert names(plan_add(target, {}, snapshot=True).install) == ["/etc/a"]
+
+
 def test_a_change_of_systemd_itself_is_noticed() -> None:
     assert plan_update({}, files(file("/usr/lib/systemd/systemd"))).needs_reexec
     assert not plan_update({}, files(file("/usr/bin/true"))).needs_reexec

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import stat
 import struct
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,16 @@ def test_a_cached_manifest_is_replaced_and_nothing_else_remains(state: StateDir)
     state.write_manifest(20, "Manifest.MoM", b"new")
     assert state.read_manifest(20, "Manifest.MoM") == b"new"
     assert files(state.manifests(20)) == {"Manifest.MoM"}
+
+
+def test_reading_a_small_manifest_takes_little_memory(state: StateDir) -> None:
+    state.write_manifest(20, "Manifest.MoM", MOM)
+    tracemalloc.start()
+    try:
+        state.read_manifest(20, "Manifest.MoM")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_link_in_the_place_of_a_cached_manifest_is_not_read(state: StateDir, tmp_path: Path) -> None:

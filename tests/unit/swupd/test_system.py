@@ -15,7 +15,7 @@ from swupd import system as system_module
 from swupd.errors import ClockError, StateDirectoryError, VersionUnknownError
 from swupd.formats.manifest import BASE_LEVELS, Level
 from swupd.statedir import StateDir
-from swupd.system import System, parse_mounts, parse_os_release, parse_processor
+from swupd.system import Mount, System, parse_mount_table, parse_mounts, parse_os_release, parse_processor
 
 
 @pytest.fixture
@@ -205,6 +205,29 @@ def cpuinfo(flags: str, model: int = 85) -> str:
 )
 def test_processor_flags_decide_the_levels(flags: str, levels: set[Level]) -> None:
     assert parse_processor(cpuinfo(flags)) == levels
+
+
+def test_a_mount_table_has_points_sources_types_and_devices() -> None:
+    line = rb"36 35 0:31 /@/20 / ro,noatime shared:1 master:2 - btrfs /dev/vda2 ro,subvol=/@/20"
+    other = rb"37 36 0:32 / /mnt/my\040disk rw - vfat /dev/sd\040a rw"
+    assert parse_mount_table(line + b"\nnonsense\n" + other) == [
+        Mount("/", "/@/20", "btrfs", "/dev/vda2"),
+        Mount("/mnt/my disk", "/", "vfat", "/dev/sd a"),
+    ]
+
+
+@given(st.binary())
+def test_any_mount_table_may_be_read(data: bytes) -> None:
+    assert all(len(mount) == 4 for mount in parse_mount_table(data))
+
+
+def test_a_snapshot_is_for_the_processor_of_its_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    processor = tmp_path / "cpuinfo"
+    processor.write_text(cpuinfo("avx2 fma"))
+    monkeypatch.setattr(system_module, "PROCESSOR", processor)
+    state = StateDir(tmp_path, tmp_path, "")
+    assert System(tmp_path, state, machine=Path("/")).cpu_levels() == {Level.SSE, Level.AVX2}
+    assert System(tmp_path, state, machine=tmp_path / "other").cpu_levels() == {Level.SSE}
 
 
 @pytest.mark.parametrize("model", [0x8C, 0x8D])

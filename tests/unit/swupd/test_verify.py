@@ -245,3 +245,23 @@ def test_extra_files_can_be_removed_in_the_order_given(machine: Any, files: File
 def test_a_whitelist_that_is_no_expression_is_refused() -> None:
     with pytest.raises(UsageError, match="whitelist"):
         compile_whitelist("/usr/(")
+
+
+# -- snapshots ---------------------------------------------------------------------------------------------------------
+
+
+def test_in_a_snapshot_every_path_is_compared(machine: Any, files: FileList) -> None:
+    (machine.root / "etc/conf").write_text("changed")
+    (machine.root / "usr/lib/modules").mkdir()
+    files["/usr/lib/modules"] = Entry.deleted(10, "/usr/lib/modules")
+    assert not look(machine, files)
+    findings = look(machine, files, snapshot=True)
+    assert names(findings.mismatched) == ["/etc/conf"]
+    assert findings.extraneous == ("/usr/lib/modules",)
+
+
+def test_in_a_snapshot_what_no_bundle_knows_is_extra_wherever_it_is(machine: Any, files: FileList) -> None:
+    (machine.root / "var/own").write_text("")
+    options = {"tree": "/", "whitelist": compile_whitelist("")}
+    assert "/var/own" not in extra(machine, files, **options)
+    assert extra(machine, files, snapshot=True, **options) == ["/var/own"]

@@ -49,6 +49,26 @@ def test_a_known_name_gets_its_id_and_a_new_one_what_is_free() -> None:
     assert wanted[USER] == {"avahi": 100, "chrony": 103, "postfix": 104, "sshd": 101}
 
 
+def test_a_new_name_gets_no_id_that_is_left_to_machines() -> None:
+    wanted = IdTable(accounts({"sshd": 100})).assigned(accounts({"resolve": 996, "sshd": 100, "bus": 599, "net": 600}))
+    assert wanted[USER] == {"resolve": 101, "sshd": 100, "bus": 599, "net": 102}
+
+
+def test_a_name_that_was_pinned_among_those_of_machines_keeps_its_id() -> None:
+    assert IdTable(accounts({"net": 998})).assigned(accounts({"net": 100}))[USER] == {"net": 998}
+
+
+def test_ids_that_run_out_are_an_error_before_those_of_machines_are_given() -> None:
+    table = IdTable(accounts({f"u{number}": number for number in range(100, 600)}))
+    with pytest.raises(BuildError, match="no id is left for the user new"):
+        table.assigned(accounts({"new": 700}))
+
+
+def test_a_root_with_new_ids_of_machines_is_not_admitted() -> None:
+    assert not IdTable().admits(accounts({"net": 998}))
+    assert IdTable(accounts({"net": 998})).admits(accounts({"net": 998}))
+
+
 def test_a_fixed_id_that_changes_is_an_error() -> None:
     with pytest.raises(BuildError, match=r"www-data had the fixed id 33 .* now has 34"):
         IdTable(accounts({"www-data": 33})).assigned(accounts({"www-data": 34}))

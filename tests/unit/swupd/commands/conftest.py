@@ -67,7 +67,7 @@ class Publisher:
         }
         entries = []
         for name, bundle in bundles.items():
-            files = {**bundle.files, layout.marker(name): "", **(own if name == layout.OS_CORE else {})}
+            files = {**(own if name == layout.OS_CORE else {}), **bundle.files, layout.marker(name): ""}
             manifest = self._manifest(name, bundle, files, version, number)
             data = serialise(manifest)
             file_hash = hash_content(0o100644, 0, 0, data)

@@ -3,6 +3,9 @@ from __future__ import annotations
 from typing import Any
 
 from swupd.errors import ExitCode
+from swupd.fs import Directory
+from swupd.nextboot import record
+from swupd.nextboot.record import Failure, Record
 
 Machine = Any
 Publisher = Any
@@ -40,3 +43,18 @@ def test_nothing_is_left_behind(bare: Machine) -> None:
     bare.run("check-update", status=ExitCode.VERSION_UNKNOWN)
     assert not bare.root.exists()
     assert not bare.state.exists()
+
+
+def test_a_version_that_failed_is_not_offered(machine_disk: Any) -> None:
+    disk = machine_disk
+    disk.publish(20)
+    with Directory.open(disk.root / "run/state/boot") as boot:
+        record.write(boot, Record((Failure("20.1", 1_700_000_000, "no network"),)))
+    disk.run("check-update", status=ExitCode.NO)
+    assert "It is not offered: version 20 is held back since 2023-11-1" in disk.out
+    assert disk.out.endswith(": no network\n")
+    disk.run("update", "--status", "--quiet", status=ExitCode.NO)
+    assert disk.out == ""
+    disk.publish(30)
+    disk.run("check-update", "--quiet")
+    assert disk.out == "30\n"

@@ -128,3 +128,58 @@ def test_nothing_of_it_is_there_after_all_was_cleaned(machine: Machine, updated:
 def test_its_output_is_valid_json(machine: Machine, updated: dict[str, str]) -> None:
     machine.run("rollback", "--no-scripts", "--json-output")
     assert json.loads(machine.out)[-1]["status"] == 0
+
+
+# -- where deployments boot
+
+
+@pytest.fixture
+def blessed(machine_disk: Any) -> Any:
+    """10 has been left for 20, which runs."""
+    machine_disk.publish(20)
+    machine_disk.run("update", "--next-boot")
+    machine_disk.boot()
+    machine_disk.bless()
+    return machine_disk
+
+
+def test_there_and_back_again(blessed: Any) -> None:
+    disk = blessed
+    disk.run("rollback")
+    assert disk.out == "Setting aside 20\nVersion 10 boots next: reboot to get it\n"
+    disk.run("rollback")
+    assert disk.out == "Version 10 boots next: reboot to get it\n"
+    assert disk.boot() == "10"
+    disk.run("boot", "complete")
+    assert disk.entries() == ["os-10.conf", "os-20+0.conf"]
+    disk.run("check-update", status=1)
+    assert "set aside by 'swupd rollback'" in disk.out
+    disk.run("rollback", "20")
+    assert disk.out == "Version 20 boots next: reboot to get it\n"
+    disk.run("check-update")
+    assert disk.boot() == "20"
+    assert [event.command for event in history.read(disk.statedir)][-2:] == ["rollback to 10", "rollback to 20"]
+
+
+def test_a_dry_run_leaves_the_boot_entries(blessed: Any) -> None:
+    blessed.run("rollback", "--dry-run")
+    assert blessed.out == "Would set aside 20\nVersion 10 would boot next: reboot to get it\n"
+    assert blessed.entries() == ["os-10.conf", "os-20.conf"]
+
+
+def test_an_update_that_waits_is_set_aside(machine_disk: Any) -> None:
+    machine_disk.publish(20)
+    machine_disk.run("update", "--next-boot")
+    machine_disk.run("rollback")
+    assert machine_disk.out == "Setting aside 20\nVersion 10 stays: it is running, and boots next\n"
+    assert machine_disk.boot() == "10"
+
+
+def test_without_an_earlier_version_nothing_is_chosen(machine_disk: Any) -> None:
+    machine_disk.run("rollback", status=39)
+    assert "there is no earlier version that has booted well" in machine_disk.err
+
+
+def test_elsewhere_a_deployment_cannot_be_named(machine: Machine) -> None:
+    machine.run("rollback", "10", status=39)
+    assert "is not a mount point" in machine.errors[0]

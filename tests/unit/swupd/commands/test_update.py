@@ -215,3 +215,19 @@ def test_the_newest_version_can_be_asked_for_by_name(machine: Machine, published
     published.publish(20, ten)
     machine.run("update", "--no-scripts", "--version", "latest")
     assert machine.read("/usr/bin/core") == "new"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (("--reboot-at", "03:30"), "add --next-boot"),
+        (("--next-boot", "--reboot-at", "03:30"), "leave out --reboot-at or --path"),
+        (("--next-boot", "--reboot-at", "25:00"), "'25:00' is not now, HH:MM, or +MINUTES"),
+    ],
+)
+def test_a_reboot_that_cannot_be_is_told_before_anything_is_done(
+    machine: Machine, arguments: tuple[str, ...], hint: str
+) -> None:
+    machine.run("update", *arguments, status=15)
+    assert hint in machine.err
+    assert machine.out == ""

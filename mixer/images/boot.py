@@ -1,0 +1,133 @@
+"""What a version boots with: loader, kernel, initrd and the entry that names them, found in its tree.
+
+The kernel is the newest one that has an initrd and modules, as for the client when it boots into another version
+(swupd.nextboot). Whatever is missing is a BuildError whose hint names the bundle that has it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+from dataclasses import dataclass
+from uuid import UUID
+
+from mixer.errors import BuildError
+from mixer.images.tree import ImageTree
+from swupd.formats import bootentry, layout
+from swupd.formats.bootentry import ENTRIES, KERNELS, OPTIONS_LIMIT, BootEntry
+from swupd.formats.manifest import FileType
+
+LOADER = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi"
+KERNEL = "/boot/vmlinuz-"
+INITRD = "/boot/initrd-"
+MODULES = "/usr/lib/modules/"
+COMMAND_LINE = "/usr/lib/kernel/cmdline"
+USERS = "/usr/share/factory/etc/passwd"
+"""Without it our initrd does not start a system."""
+LOADER_CONFIGURATION = "timeout 0\neditor no\n"
+TITLE_LIMIT = 100
+"""Characters."""
+
+_DIGITS = re.compile(r"([0-9]+)")
+_PRETTY_NAME = re.compile(r"^\s*PRETTY_NAME=(.*)$", re.MULTILINE)
+_STATELESS = "set stateless: convert in builder.yaml, and build a version"
+
+
+@dataclass(frozen=True)
+class Boot:
+    """What is on the boot partition of a disk."""
+
+    loader: bytes
+    kernel: bytes
+    initrd: bytes
+    entry: BootEntry
+
+    def files(self) -> dict[str, bytes]:
+        """Path on the partition -> content; the entry last."""
+        return {
+            "EFI/BOOT/BOOTX64.EFI": self.loader,
+            "loader/loader.conf": LOADER_CONFIGURATION.encode(),
+            f"{KERNELS}/{self.entry.kernel}": self.kernel,
+            f"{KERNELS}/{self.entry.initrd}": self.initrd,
+            f"{ENTRIES}/{self.entry.file_name}": self.entry.text().encode(),
+        }
+
+
+def find(tree: ImageTree, uuid: UUID) -> Boot:
+    """What a tree boots with, as the first deployment in the btrfs with this UUID: it has no counter.
+
+    Raises BuildError.
+    """
+    release = _release(tree)
+    kernel, initrd = _content(tree, "kernel", KERNEL + release), _content(tree, "initrd", INITRD + release)
+    loader = _content(tree, "boot loader", LOADER)
+    if tree.find(USERS) is None:
+        raise _lacking(tree, "users", USERS, otherwise=_STATELESS)
+    name = str(tree.version)
+    entry = BootEntry(
+        name=name,
+        title=_title(tree),
+        sequence=1,
+        kernel=bootentry.kernel_name(hashlib.sha256(kernel).hexdigest()),
+        initrd=bootentry.initrd_name(hashlib.sha256(initrd).hexdigest()),
+        options=_options(tree, str(uuid), name),
+    )
+    return Boot(loader, kernel, initrd, entry)
+
+
+def _release(tree: ImageTree) -> str:
+    """Of the newest kernel that can be used; of the newest at all if there is none, whose parts will be missed."""
+    paths = {node.path for node in tree.nodes if node.path.startswith((KERNEL, INITRD, MODULES))}
+    releases = [path.removeprefix(KERNEL) for path in paths if path.startswith(KERNEL)]
+    if not releases:
+        raise _lacking(tree, "kernel", KERNEL)
+    usable = [release for release in releases if {INITRD + release, MODULES + release} <= paths]
+    if not usable:
+        newest = max(releases, key=_natural)
+        what = ("initrd", INITRD + newest) if INITRD + newest not in paths else ("modules", MODULES + newest)
+        raise _lacking(tree, *what)
+    return max(usable, key=_natural)
+
+
+def _content(tree: ImageTree, what: str, path: str) -> bytes:
+    node = tree.find(path)
+    if node is None or node.type is not FileType.FILE:
+        raise _lacking(tree, what, path)
+    return tree.content(node)
+
+
+def _lacking(tree: ImageTree, what: str, path: str, *, otherwise: str = "") -> BuildError:
+    """The error for something that has to be in the tree; the hint names the bundle that has it."""
+    bundles = tree.bundles_with(path)
+    if bundles:
+        hint = f"bundle {' or '.join(bundles)} has it: give --bundles {bundles[0]},…"
+    else:
+        hint = otherwise or "no bundle of this version has it: add the bundle kernel to the mix, and build a version"
+    return BuildError(f"the bundles {', '.join(tree.bundles)} have no {what} ({path})", hint=hint)
+
+
+def _natural(text: str) -> list[tuple[int, int, str]]:
+    """A key that sorts 6.1.0-10 behind 6.1.0-9."""
+    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in _DIGITS.split(text) if part]
+
+
+def _options(tree: ImageTree, uuid: str, name: str) -> str:
+    lines = (line for line in tree.text(COMMAND_LINE).splitlines() if not line.lstrip().startswith("#"))
+    options = bootentry.kernel_options(uuid, name, " ".join(lines))
+    if len(options) > OPTIONS_LIMIT or not options.isprintable():
+        raise BuildError(
+            f"{COMMAND_LINE} of version {tree.version} is not a line of text that a kernel takes",
+            hint=f"with what names the root it may have {OPTIONS_LIMIT} characters",
+        )
+    return options
+
+
+def _title(tree: ImageTree) -> str:
+    found = _PRETTY_NAME.search(tree.text(layout.OS_RELEASE))
+    try:
+        words = shlex.split(found[1]) if found else []
+    except ValueError:
+        words = []
+    title = "".join(sign for sign in words[0] if sign.isprintable())[:TITLE_LIMIT] if words else ""
+    return title or f"Version {tree.version}"

@@ -1,0 +1,247 @@
+"""A published version as the tree of a root file system: what every image is made of.
+
+No root is built, so it needs neither root nor room on disk. What a tree guarantees:
+
+* It is what a machine with these bundles would be after `swupd os-install`: all present files of the bundles, of what
+  they include, and of os-core. What they also-add is optional and not in it.
+* All of it is verified: the MoM by its signature with the mix's certificate, manifests by the hashes in the MoM,
+  objects by their swupd hashes. For a file of more than a megabyte that is done when its content is read.
+* The same version and bundles give the same tree, on every machine: nothing else is looked at.
+* Every directory is there before what is in it, and there is one object at each path.
+
+Objects come from the content store; what the store has lost is taken from what was published, wherever that lies. So
+the workspace's lock has to be held meanwhile. Content is read when it is asked for, quickest in the order of the nodes.
+Whatever is missing or damaged is a BuildError that names path and hash. One thread at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from mixer.config import Config
+from mixer.content import ContentStore
+from mixer.errors import BuildError
+from mixer.located import did_you_mean
+from mixer.manifests import manifest_hash
+from mixer.release import MAX_PEM_BYTES
+from mixer.store import PublishedTree, PublishedVersion, open_tree
+from mixer.workspace import Workspace
+from swupd.errors import SignatureError
+from swupd.formats import layout, signature
+from swupd.formats.archive import Member, ObjectType
+from swupd.formats.manifest import Entry, FileType, Manifest, parse
+from swupd.report import Report
+
+LINK_MODE = 0o777
+PROGRESS_OBJECTS = 100
+"""Objects between two reports of progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A file, directory or link of the tree."""
+
+    path: str
+    """Absolute: "/usr/bin/ls"."""
+    type: FileType
+    mode: int
+    """Permission bits, setuid, setgid and sticky among them."""
+    uid: int
+    gid: int
+    size: int
+    """Bytes of content; 0 unless a file."""
+    target: str
+    """Text of a link."""
+    hash: str
+    """The swupd hash."""
+
+
+@dataclass(frozen=True)
+class ImageTree:
+    """What an image contains."""
+
+    version: int
+    bundles: tuple[str, ...]
+    """All of them, sorted: those asked for, what they include, os-core."""
+    mom_hash: str
+    """The swupd hash of the MoM."""
+    timestamp: int
+    """When the version was made, in seconds since 1970."""
+    nodes: tuple[Node, ...]
+    """Sorted by path, parents before children, without "/"."""
+    _objects: ContentStore = field(repr=False)
+    _published: PublishedVersion = field(repr=False)
+
+    def content(self, node: Node) -> bytes:
+        """The content of a file of the tree. Raises BuildError if it is damaged."""
+        with _opened(self._objects, node.path, node.hash) as (member, chunks):
+            data = b"".join(chunks)
+        if _node(node.path, node.hash, member) != node:
+            raise BuildError(f"the object {node.hash} of {node.path} was replaced meanwhile", hint="build again")
+        return data
+
+    def find(self, path: str) -> Node | None:
+        """What is at a path; links are not followed."""
+        return self._by_path.get(path)
+
+    def text(self, path: str) -> str:
+        """The content of a file as text; empty if there is no such file."""
+        node = self.find(path)
+        return self.content(node).decode(errors="replace") if node and node.type is FileType.FILE else ""
+
+    def bundles_with(self, beginning: str) -> list[str]:
+        """The bundles of the version, in the tree or not, with a file whose path begins so. Raises BuildError."""
+        names = (line.name for line in self._published.mom.entries if line.is_present)
+        return [name for name in names if _has(self._published.manifest(name), beginning)]
+
+    @cached_property
+    def _by_path(self) -> Mapping[str, Node]:
+        return {node.path: node for node in self.nodes}
+
+
+def load(
+    workspace: Workspace,
+    config: Config,
+    report: Report,
+    *,
+    version: int | None = None,
+    bundles: Sequence[str] = (),
+    signed: bool = True,
+) -> ImageTree:
+    """The tree of a published version (None: the newest) with these bundles; signatures are left out if not `signed`.
+
+    Raises BuildError, SignatureError for a certificate that cannot be used.
+    """
+    published = open_tree(config.published, workspace.www, report)
+    found = published.version(version or published.latest())
+    mom_hash = _verified_mom(published, found, config, report, signed=signed)
+    manifests = _closure(found, bundles)
+    entries = _merged(manifests)
+    objects = ContentStore(workspace.objects)
+    _fetch(objects, published, entries)
+    return ImageTree(
+        version=found.mom.version,
+        bundles=tuple(sorted(manifests)),
+        mom_hash=mom_hash,
+        timestamp=found.mom.timestamp,
+        nodes=tuple(_nodes(objects, entries, report)),
+        _objects=objects,
+        _published=found,
+    )
+
+
+# -- manifests ---------------------------------------------------------------------------------------------------------
+
+
+def _verified_mom(
+    published: PublishedTree, found: PublishedVersion, config: Config, report: Report, *, signed: bool
+) -> str:
+    """The hash of the MoM, whose signature is good."""
+    version = found.mom.version
+    data = published.read(layout.manifest(version, layout.MOM))
+    if parse(data, name=layout.MOM, is_mom=True) != found.mom:
+        raise BuildError(f"version {version} was replaced in {published.shown} meanwhile", hint="do it again")
+    if not signed or not config.certificate.exists():
+        report.warning(f"the signature of version {version} is not checked")
+        return manifest_hash(data)
+    try:
+        with config.certificate.open("rb") as file:
+            trusted = signature.load_certificates(file.read(MAX_PEM_BYTES))
+    except OSError as error:
+        raise BuildError(f"cannot read the certificate {config.certificate}: {error.strerror}") from error
+    name = layout.manifest_signature(version)
+    if not published.has(name):
+        raise BuildError(
+            f"version {version} in {published.shown} is not signed", hint="build it again, or give --no-signing"
+        )
+    try:
+        signature.verify(data, published.read(name, limit=signature.SIGNATURE_BYTES), trusted)
+    except SignatureError as error:
+        raise BuildError(
+            f"the signature of version {version} in {published.shown} is not good: {error}",
+            hint=error.hint or f"it has to be made with {config.certificate}",
+        ) from error
+    return manifest_hash(data)
+
+
+def _closure(found: PublishedVersion, asked: Sequence[str]) -> dict[str, Manifest]:
+    """The manifests of the bundles that are asked for and of all they include."""
+    known = [line.name for line in found.mom.entries if line.is_present]
+    names = list(dict.fromkeys((layout.OS_CORE, *asked)))
+    manifests: dict[str, Manifest] = {}
+    for name in names:
+        manifest = found.manifest(name) if name in known else None
+        if manifest is None:
+            raise BuildError(
+                f"version {found.mom.version} has no bundle {name!r}",
+                hint=did_you_mean(name, known) or "`mixer bundle list` shows the bundles of the mix",
+            )
+        manifests[name] = manifest
+        names += [include for include in manifest.includes if include not in names]
+    return manifests
+
+
+def _merged(manifests: Mapping[str, Manifest]) -> dict[str, Entry]:
+    """Path -> entry, sorted as the nodes are."""
+    merged: dict[str, Entry] = {}
+    for name, manifest in manifests.items():
+        for entry in manifest.entries:
+            if entry.is_present and merged.setdefault(entry.name, entry).hash != entry.hash:
+                raise BuildError(f"bundle {name} has another object at {entry.name} than the bundles that it goes with")
+    for path in merged:
+        parent = path.rpartition("/")[0]
+        if parent and (parent not in merged or merged[parent].type is not FileType.DIRECTORY):
+            raise BuildError(f"{path} has no directory to be in: no bundle of the image has {parent}")
+    return dict(sorted(merged.items(), key=lambda item: os.fsencode(item[0])))
+
+
+def _has(manifest: Manifest | None, beginning: str) -> bool:
+    return manifest is not None and any(e.is_present and e.name.startswith(beginning) for e in manifest.entries)
+
+
+# -- objects -----------------------------------------------------------------------------------------------------------
+
+
+def _fetch(objects: ContentStore, published: PublishedTree, entries: Mapping[str, Entry]) -> None:
+    try:
+        objects.fetch(
+            {entry.hash: layout.fullfile(entry.version, entry.hash) for entry in entries.values()}, published.open
+        )
+    except BuildError as error:
+        hint = error.hint or "an image needs the fullfiles of its version: build again without --skip-fullfiles"
+        raise BuildError(str(error), hint=hint) from error
+
+
+def _nodes(objects: ContentStore, entries: Mapping[str, Entry], report: Report) -> Iterator[Node]:
+    known: dict[str, Member] = {}
+    for number, (path, entry) in enumerate(entries.items()):
+        if entry.hash not in known:
+            with _opened(objects, path, entry.hash) as (member, _):
+                known[entry.hash] = member
+        node = _node(path, entry.hash, known[entry.hash])
+        if node.type is not entry.type:
+            raise BuildError(f"the object {entry.hash} of {path} is not of the type that its manifest says")
+        if number % PROGRESS_OBJECTS == 0:
+            report.progress(number, len(entries))
+        yield node
+    report.progress(len(entries), len(entries))
+
+
+@contextmanager
+def _opened(objects: ContentStore, path: str, file_hash: str) -> Iterator[tuple[Member, Iterator[bytes]]]:
+    try:
+        with objects.open(file_hash) as opened:
+            yield opened
+    except BuildError as error:
+        raise BuildError(f"cannot read {path}, the object {file_hash}: {error}", hint=error.hint) from error
+
+
+def _node(path: str, file_hash: str, member: Member) -> Node:
+    # The mode of a link means nothing, is not in its hash, and is this in every file system.
+    mode = LINK_MODE if member.type is ObjectType.LINK else stat.S_IMODE(member.mode)
+    return Node(path, FileType(member.type), mode, member.uid, member.gid, member.size, member.target, file_hash)

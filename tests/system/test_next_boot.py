@@ -1,0 +1,199 @@
+"""The shipped mix on a real disk, booted, updating itself, falling back: everything runs inside of virtual machines."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+
+import pytest
+
+from tests.system import machine
+from tests.system.guest import Guest
+from tests.system.machine import Disk
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.timeout(3000),
+    pytest.mark.skipif(os.geteuid() != 0, reason="file owners are part of an OS: needs root"),
+    pytest.mark.skipif(bool(machine.missing_programs()), reason=machine.missing_programs()),
+]
+
+
+def test_it_boots_with_empty_etc_and_var(fresh: Disk, started: Callable[..., Guest]) -> None:
+    guest = started(fresh)
+    guest.blessed()
+    state, _ = guest.run("systemctl is-system-running --wait")
+    assert state.strip() == "running", guest.command(
+        "systemctl --failed; journalctl -b -p warning --no-pager | tail -40"
+    )
+    assert guest.command("getent hosts localhost").split()[-1] == "localhost"
+    assert "org.freedesktop.DBus" in guest.command("busctl list --no-pager")
+    certificates = "import ssl; print(len(ssl.create_default_context().get_ca_certs()))"
+    assert int(guest.command(f"python3 -c '{certificates}'")) > 100
+    assert re.fullmatch(r"[0-9a-f]{32}\n", guest.command("cat /etc/machine-id"))
+    assert "Read-only file system" in guest.command("touch /usr/bin/x /x", expect=1)
+    assert guest.swupd("status --quiet").split()[0] == "10"
+    # What the machine made for itself is no change of its user.
+    guest.swupd("etc diff")
+    assert guest.command("stat -c %a:%U:%G /etc/shadow /var/log/journal /tmp").split() == [
+        "640:root:shadow",
+        "2755:root:systemd-journal",
+        "1777:root:root",
+    ]
+
+
+def test_an_update_becomes_active_on_the_next_boot_and_keeps_what_is_the_users(
+    twenty: Disk, started: Callable[..., Guest]
+) -> None:
+    assert twenty.names() == ["os-20.1.conf", "os-10.conf"] or twenty.names() == [
+        "os-20.1.conf",
+        "os-20.conf",
+        "os-10.conf",
+    ]
+    guest = started(twenty)
+    assert (guest.version(), guest.deployment()) == ("20", "20.1")
+    assert guest.exists("/usr/bin/vim.tiny")
+    assert guest.command("tail -n 1 /usr/share/site/page").strip() == "twenty"
+    assert guest.command("cat /home/ann/diary /var/lib/mine; id -un ann; tail -n 1 /etc/hosts").split() == [
+        "diary",
+        "mine",
+        "ann",
+        "192.0.2.7",
+        "printer.of.ann",
+    ]
+    # Of /etc: unmodified files follow the new version, the user's stay.
+    assert guest.command("cat /etc/site.conf; ls /etc/site.d").split() == ["color", "=", "green", "new"]
+    assert "/etc/site.conf" in guest.swupd("etc diff", expect=1)
+    guest.online("diagnose")
+
+
+def test_a_revert_is_right_at_once_and_after_the_next_boot(twenty: Disk, started: Callable[..., Guest]) -> None:
+    guest = started(twenty)
+    guest.command("rm /etc/issue.net; chmod 600 /etc/issue; rm -r /etc/site.d; mkdir /etc/site.d")
+    for name in ("site.conf", "issue.net", "issue", "site.d"):
+        guest.swupd(f"etc revert /etc/{name}")
+    look = "cat /etc/site.conf; ls /etc/site.d /etc/issue.net; stat -c %a /etc/issue"
+    factory = ["color", "=", "blue", "/etc/issue.net", "/etc/site.d:", "new", "644"]
+    assert sorted(guest.command(look).split()) == sorted(factory)
+    guest.restart()
+    assert sorted(guest.command(look).split()) == sorted(factory)
+    assert guest.command("ls /run/state/etc/upper").split().count("site.conf") == 0
+    assert "/etc/site.conf" not in guest.swupd("etc diff", expect=1)
+
+
+def test_factory_reset(twenty: Disk, started: Callable[..., Guest]) -> None:
+    guest = started(twenty)
+    before = guest.command("cat /etc/machine-id")
+    guest.swupd("reset --etc --var --assume=yes")
+    guest.restart()
+    guest.blessed()
+    assert guest.command("cat /etc/machine-id") != before
+    assert guest.command("cat /etc/site.conf").strip() == "color = blue"
+    assert not guest.exists("/var/lib/mine")
+    assert guest.command("cat /home/ann/diary").strip() == "diary"
+    assert guest.command("systemctl is-system-running", expect=None).strip() == "running"
+    assert guest.version() == "20"
+
+
+def test_a_version_that_fails_its_health_check_and_one_without_an_init_are_left_without_help(
+    twenty: Disk, started: Callable[..., Guest]
+) -> None:
+    guest = started(twenty)
+    guest.online("update --next-boot --version 30")
+    guest.command("systemctl reboot", expect=None)
+    guest.await_end()
+    # 30 boots, fails, and wants to boot again by itself.
+    guest.boot(wait=False)
+    assert guest.booted == "30"
+    guest.await_end()
+    guest.boot()
+    assert guest.booted == "20.1"
+    guest.login()
+    guest.blessed()
+    assert guest.version() == "20"
+    story = guest.swupd("status")
+    assert re.search(r"30.*the site is down", story, re.DOTALL)
+    assert "failed" in story
+    # It is not offered again; the next one is.
+    assert "30" in guest.online("update --next-boot --version 30")
+    assert guest.disk_entries() == guest.disk_entries()
+
+    guest.online("update --next-boot --version 40")
+    guest.command("systemctl reboot", expect=None)
+    guest.await_end()
+    for _ in range(2):
+        guest.boot(wait=False)
+        assert guest.booted == "40"
+        guest.await_end()
+    guest.boot()
+    guest.login()
+    guest.blessed()
+    assert (guest.booted, guest.version()) == ("20.1", "20")
+    assert "40" in guest.swupd("status")
+    assert guest.command("cat /home/ann/diary").strip() == "diary"
+
+
+def test_a_rollback_selects_the_previous_version(twenty: Disk, started: Callable[..., Guest]) -> None:
+    guest = started(twenty)
+    guest.swupd("rollback 10")
+    guest.restart()
+    guest.blessed()
+    assert guest.version() == "10"
+    # Unmodified files of /etc follow the old version again.
+    assert guest.command("ls /etc/site.d").split() == ["old"]
+    assert "set aside" in guest.swupd("status")
+
+
+def test_a_live_update_switches_the_running_system(ten: Disk, started: Callable[..., Guest]) -> None:
+    guest = started(ten)
+    guest.online("update --version 20")
+    assert (guest.version(), guest.deployment()) == ("20", "10")
+    assert guest.command("tail -n 1 /usr/share/site/page; ls /etc/site.d").split() == ["twenty", "new"]
+    assert guest.command("cat /etc/site.conf").strip() == "color = green"
+    guest.command("echo written >> /etc/site.conf; systemctl is-system-running", expect=None)
+    guest.restart()
+    guest.blessed()
+    assert (guest.version(), guest.deployment()) == ("20", "20")
+    assert guest.command("cat /etc/site.conf").split() == ["color", "=", "green", "written"]
+
+
+def test_a_full_disk_a_full_boot_partition_and_a_server_that_goes_change_nothing(
+    ten: Disk, started: Callable[..., Guest]
+) -> None:
+    guest = started(ten)
+    command = f"update --next-boot --version 20 --url {guest.mix.url} --allow-insecure-http"
+    guest.command("mkdir -p /run/esp && mount /dev/vda1 /run/esp && dd if=/dev/zero of=/run/esp/fill bs=1M", expect=1)
+    guest.command("sync; umount /run/esp")
+    # The kernel is the same in both versions, so nothing has to be copied unless it is missing there.
+    guest.command("mount /dev/vda1 /run/esp && rm /run/esp/os/initrd-* && cat /dev/zero > /run/esp/fill2", expect=1)
+    guest.command("umount /run/esp")
+    told = guest.swupd(command, expect=25)
+    assert "boot partition" in told
+    guest.command("mount /dev/vda1 /run/esp && rm /run/esp/fill /run/esp/fill2 && umount /run/esp")
+
+    guest.command("cat /dev/zero > /var/fill", expect=1)
+    told = guest.swupd(command, expect=25)
+    assert "room" in told or "full" in told
+    guest.command("rm /var/fill; sync")
+
+    guest.command(f"swupd {command} --max-retries 1 --retry-delay 1 > /run/log 2>&1 &")
+    guest.command("ip link set dev $(ls /sys/class/net | grep -v lo) down; wait", expect=None)
+    assert guest.version() == "10"
+    assert "next" not in guest.swupd("status --quiet")
+    assert guest.disk_names() == ["os-10.conf"]
+
+
+def test_the_real_boot_loader_counts_and_the_real_firmware_boots(fresh: Disk, started: Callable[..., Guest]) -> None:
+    guest = started(fresh, firmware=True)
+    guest.blessed()
+    guest.online("update --next-boot --version 20")
+    guest.command("systemctl reboot", expect=None)
+    guest.await_end()
+    assert guest.disk.names() == ["os-20+3.conf", "os-10.conf"]
+    guest.boot(firmware=True)
+    guest.login()
+    guest.blessed()
+    assert guest.version() == "20"
+    guest.off()
+    assert guest.disk.names() == ["os-20.conf", "os-10.conf"]

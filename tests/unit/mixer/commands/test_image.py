@@ -1,0 +1,166 @@
+"""`mixer build image`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from mixer.cli import main
+from mixer.workspace import Workspace
+
+BOOT = {
+    "boot/vmlinuz-1": "kernel",
+    "boot/initrd-1": "initrd",
+    "usr/lib/modules/1/modules.dep": "",
+    "usr/share/factory/etc/passwd": "root:x:0:0::/root:/bin/sh\n",
+    "usr/lib/systemd/boot/efi/systemd-bootx64.efi": "loader",
+}
+
+
+@pytest.fixture
+def bootable(prepared: Workspace, certificate: tuple[bytes, bytes], capsys: pytest.CaptureFixture[str]) -> Workspace:
+    """A published version with the bundles os-core, kernel and os-core-update."""
+    for name, pem in zip(("Swupd_Root.pem", "private.pem"), certificate, strict=True):
+        (prepared.path / name).write_bytes(pem)
+    version = prepared.path.parent / "roots/10"
+    for path, content in BOOT.items():
+        (version / "full" / path).parent.mkdir(parents=True, exist_ok=True)
+        (version / "full" / path).write_text(content)
+    for bundle, paths in (("kernel", BOOT), ("os-core-update", ())):
+        marker = f"usr/share/clear/bundles/{bundle}"
+        (version / "full" / marker).touch()
+        listed = {f"/{path}": False for path in (marker, *paths)}
+        (version / f"{bundle}-info").write_text(json.dumps({"Name": bundle, "Files": listed}))
+    core = json.loads((version / "os-core-info").read_text())
+    directories = {f"/{path.relative_to(version / 'full')}" for path in (version / "full").rglob("*") if path.is_dir()}
+    core["Files"] |= dict.fromkeys(directories, False)
+    (version / "os-core-info").write_text(json.dumps(core))
+    (version / "groups.ini").write_text("[os-core]\n[kernel]\n[os-core-update]\n")
+    assert main(["--quiet", "--workspace", str(prepared.path), "build", "update", "--workers", "1"]) == 0
+    capsys.readouterr()
+    return prepared
+
+
+def image(workspace: Workspace, *arguments: str, bundles: str = "kernel,os-core-update") -> int:
+    argv = ["--workspace", str(workspace.path), "build", "image", "--type", "disk", "--bundles", bundles]
+    return main([*argv, *arguments])
+
+
+def data(path: Path) -> list[tuple[int, bytes]]:
+    """What a sparse file has besides holes, and where. Blocks of zeros are no content."""
+    found = []
+    with path.open("rb") as file:
+        end = 0
+        with suppress(OSError):
+            while True:
+                start = os.lseek(file.fileno(), end, os.SEEK_DATA)
+                end = os.lseek(file.fileno(), start, os.SEEK_HOLE)
+                for offset in range(start, end, 4096):
+                    block = os.pread(file.fileno(), 4096, offset)
+                    found += [(offset, block)] if block.strip(b"\0") else []
+    return found
+
+
+def test_a_disk_is_made_and_summed_up(bootable: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "disk.img"
+
+    assert image(bootable, "-o", str(target), "--size", "700M") == 0
+
+    told = capsys.readouterr()
+    assert told.err == ""
+    assert f"image           {target}  734.0 MB, " in told.out
+    assert "version         10" in told.out
+    assert "3 bundles" in told.out
+    assert target.stat().st_size == 700 << 20
+    assert json.loads((tmp_path / "disk.img.json").read_text())["bundles"] == ["kernel", "os-core", "os-core-update"]
+
+
+def test_a_relative_name_is_below_the_current_directory(
+    bootable: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert image(bootable, "-o", "disk.img") == 0
+
+    assert (tmp_path / "disk.img").stat().st_size == 4 << 30
+
+
+def test_an_image_that_cannot_update_itself_is_announced(
+    bootable: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert image(bootable, "-o", str(tmp_path / "disk.img"), bundles="kernel") == 0
+
+    assert "without the bundle os-core-update the image does not have what it needs" in capsys.readouterr().err
+
+
+def test_without_a_kernel_there_is_one_line_and_no_image(
+    bootable: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert image(bootable, "-o", str(tmp_path / "disk.img"), bundles="os-core-update") == 1
+
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "Error: the bundles os-core, os-core-update have no kernel (/boot/vmlinuz-)"
+    assert "bundle kernel has it" in told[1]
+    assert not list(tmp_path.glob("disk.img*"))
+
+
+@pytest.mark.parametrize("size", ["", "8", "8k", "0G", "-1G", "8GB", "999999999T"])
+def test_a_size_that_is_none_is_refused(
+    bootable: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str], size: str
+) -> None:
+    assert image(bootable, "-o", str(tmp_path / "disk.img"), f"--size={size}") == 1
+
+    assert f"--size {size!r} is not a size" in capsys.readouterr().err
+
+
+def test_the_time_is_that_of_the_environment_or_of_the_version(
+    bootable: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, time in (("version", ""), ("again", ""), ("other", "1600000000")):
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", time)
+        assert image(bootable, "-o", str(tmp_path / name), "--size", "700M") == 0
+
+    version, again, other = (data(tmp_path / name) for name in ("version", "again", "other"))
+    assert version == again
+    assert version != other
+
+
+def test_a_time_that_is_none_is_refused(
+    bootable: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
+
+    assert image(bootable, "-o", str(tmp_path / "disk.img")) == 1
+
+    assert "SOURCE_DATE_EPOCH is 'yesterday', not a time in seconds" in capsys.readouterr().err
+
+
+def test_a_mix_without_signatures_says_so(
+    bootable: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (bootable.www / "10/Manifest.MoM.sig").unlink()
+
+    assert image(bootable, "-o", str(tmp_path / "disk.img")) == 1
+    assert "version 10 in" in capsys.readouterr().err
+    assert image(bootable, "-o", str(tmp_path / "disk.img"), "--no-signing") == 0
+
+
+def test_a_type_that_is_none_shows_the_help(bootable: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["build", "image", "--type", "floppy", "-o", "disk.img"])
+
+    assert "invalid choice: 'floppy'" in capsys.readouterr().err
+
+
+def test_the_store_is_filled_again_from_what_was_published(bootable: Workspace, tmp_path: Path) -> None:
+    assert image(bootable, "-o", str(tmp_path / "first"), "--size", "700M") == 0
+    shutil.rmtree(bootable.cache)
+
+    assert image(bootable, "-o", str(tmp_path / "second"), "--size", "700M") == 0
+
+    assert data(tmp_path / "first") == data(tmp_path / "second")
