@@ -44,6 +44,8 @@ content_url: {url}
 version_url: {url}
 update_bundle: os-core-update
 bundles: [{bundles}]
+stateless: convert
+updater: true
 source:
   type: apt
   suites: [{suites}]

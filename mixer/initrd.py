@@ -20,6 +20,7 @@ from mixer import elf
 from mixer.errors import BuildError
 from mixer.images import cpio
 from mixer.sources.dpkg import Canonical
+from swupd.formats.kernels import BOOT, newest_first
 from swupd.fs import replace_file
 
 BUSYBOX = "/bin/busybox"
@@ -56,10 +57,6 @@ LATER = (
 DIRECTORIES = ("bin", "dev", "modules", "proc", "run", "sys", "sysroot")
 COMPRESSION_LEVEL = 19
 
-_BOOT = "/boot"
-_KERNEL = "vmlinuz-"
-_INITRD = "initrd-"
-
 
 def make(root: Path) -> dict[str, str]:
     """Write /boot/initrd-KVER for each /boot/vmlinuz-KVER of the root; {initrd: kernel}, as names in the root.
@@ -67,11 +64,9 @@ def make(root: Path) -> dict[str, str]:
     Raises BuildError if busybox, or a module without which nothing can be mounted, is missing.
     """
     made = {}
-    for kernel in sorted((root / _BOOT[1:]).glob(f"{_KERNEL}*")):
-        version = kernel.name.removeprefix(_KERNEL)
-        name = f"{_BOOT}/{_INITRD}{version}"
-        replace_file(Path(f"{root}{name}"), build(root, version))
-        made[name] = f"{_BOOT}/{kernel.name}"
+    for kernel in newest_first(path.name for path in (root / BOOT).glob("*")):
+        replace_file(root / kernel.initrd, build(root, kernel.release))
+        made[f"/{kernel.initrd}"] = f"/{kernel.kernel}"
     return made
 
 

@@ -1,8 +1,9 @@
 """Completion scripts for bash and zsh, made from the command line as values. Pure.
 
-The scripts are static but for names of bundles and repositories, which they read from files of the system that the
-typed --path chooses: the markers of installed bundles, the copy of the newest MoM that every update leaves for them
-(specification section 5.2), and the list of repositories. Python is never started, so that an answer takes no time.
+The scripts are static but for names, which they read from files of the system that the typed --path chooses: the
+markers of installed bundles, the copy of the newest MoM that every update leaves for them (specification section 5.2),
+the list of repositories, and the marks of deployments that have booted well. Python is never started, so that an answer
+takes no time.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from swupd.formats import layout
 from swupd.syntax import GROUP, Argument, Kind, Option, Subcommand, Value
 
 _NAMES = r"""
-# Prints the names of bundles or repositories of the system in $1; $2 says which.
+# Prints the names of bundles, repositories or deployments of the system in $1; $2 says which.
 _swupd_names() {
     local root=${1%/} marker
     case $2 in
@@ -34,6 +35,11 @@ _swupd_names() {
         [[ -r $root/opt/3rd-party/repo.ini ]] &&
             awk '/^\[.*\]$/ { print substr($0, 2, length($0) - 2) }' "$root/opt/3rd-party/repo.ini"
         ;;
+    deployment)
+        for marker in "$root"/run/state/boot/good/*; do
+            [[ -f $marker ]] && printf '%s\n' "${marker##*/}"
+        done
+        ;;
     esac
 }
 """.replace("@TRACKING@", layout.TRACKING)
@@ -43,7 +49,7 @@ _BASH = r"""# bash completion for swupd; made from the program's own parsers by 
 _swupd_commands=@COMMANDS@
 _swupd_group_commands=@GROUP_COMMANDS@
 
-# Sets flags, values (FLAG=KIND) and arguments (KIND) to those of the subcommand $1.
+# Sets flags, values (FLAG=KIND) and arguments (KIND, or KIND+ for one or more) to those of the subcommand $1.
 _swupd_syntax() {
     case $1 in
 @CASES@
@@ -71,13 +77,13 @@ _swupd_complete() {
         compopt -o nospace 2>/dev/null
         COMPREPLY=($(compgen -P "$before" -W "$(_swupd_names "$root" "${1#list:}")" -- "${cur##*,}"))
         ;;
-    installed | bundle | repository) COMPREPLY=($(compgen -W "$(_swupd_names "$root" "$1")" -- "$cur")) ;;
+    installed | bundle | repository | deployment) COMPREPLY=($(compgen -W "$(_swupd_names "$root" "$1")" -- "$cur")) ;;
     esac
 }
 
 _swupd() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} root=/ name='' word i
-    local flags='' values='' arguments='' kind=''
+    local flags='' values='' arguments='' kind='' begin=0 awaited='' kinds
     COMPREPLY=()
     # What is typed as --option=value arrives as three words.
     if [[ $cur == = ]]; then
@@ -95,9 +101,9 @@ _swupd() {
         -*) ;;
         *)
             if [[ -z $name ]]; then
-                name=$word
+                name=$word begin=$((i + 1))
             elif [[ $name == @GROUP@ ]]; then
-                name="@GROUP@ $word"
+                name="@GROUP@ $word" begin=$((i + 1))
             fi
             ;;
         esac
@@ -118,8 +124,23 @@ _swupd() {
     done
     if [[ -z $kind && $cur == -* ]]; then
         COMPREPLY=($(compgen -W "$flags" -- "$cur"))
+    elif [[ -n $kind ]]; then
+        _swupd_complete "$kind"
     else
-        _swupd_complete "${kind:-$arguments}"
+        # Each argument that was typed uses up one of those that the subcommand takes.
+        kinds=($arguments)
+        for ((i = begin; i < COMP_CWORD; i++)); do
+            word=${COMP_WORDS[i]}
+            case $word in
+            -*) [[ " $values" == *" $word="* ]] && awaited=1 ;;
+            =) ;;
+            *)
+                [[ -z $awaited && ${kinds[0]} != *+ ]] && kinds=("${kinds[@]:1}")
+                awaited=''
+                ;;
+            esac
+        done
+        _swupd_complete "${kinds[0]%+}"
     fi
 }
 
@@ -220,12 +241,12 @@ def zsh(commands: Sequence[Subcommand], group_help: str) -> str:
 
 def _bash_case(command: Subcommand) -> str:
     own = command.own_options
-    kinds = [_bash_kind(argument.value) for argument in command.arguments]
+    kinds = [_bash_kind(argument.value) + "+" * argument.is_repeated for argument in command.arguments]
     lines = [
         f"{_quoted(command.name)})",
         f"    flags={_quoted(' '.join(flag for option in own for flag in option.flags))}",
         f"    values={_quoted(' '.join(_bash_values(own)))}",
-        f"    arguments={_quoted(next((kind for kind in kinds if kind != Kind.TEXT.value), ''))}",
+        f"    arguments={_quoted(' '.join(kinds))}",
         *([] if command.common_options else ["    return"]),
         "    ;;",
     ]

@@ -36,7 +36,7 @@ The tree; a class marked with a number is reported with that exit code (specific
     │   ├── ExportError               7    its programs cannot be exported
     │   └── RefusedFilesError        38    its files with setuid, setgid or sticky bits are not wanted
     ├── NextBootError                39    this machine cannot be given another version for its next boot
-    └── IncompleteError              35    repair or verification left something undone
+    └── IncompleteError              35    something was left undone, by a repair, verification or live update
 
 An error says what happened, to which path, bundle or URL, in `str(error)`, and what to do about it in `hint`.
 """

@@ -56,7 +56,9 @@ _EXIT_STATUS = {
     ExitCode.TIME_UNKNOWN: "The time is unknown.",
     ExitCode.CANNOT_WRITE_FILE: "A file, or the output, cannot be written.",
     ExitCode.OUT_OF_MEMORY: "There is not enough memory.",
-    ExitCode.INCOMPLETE: "Not everything could be repaired or verified.",
+    ExitCode.INCOMPLETE: (
+        "Not everything could be repaired or verified, or a new version could not be made active at once."
+    ),
     ExitCode.BINARY_MISSING: "A program that is needed is not installed.",
     ExitCode.THIRD_PARTY_REPOSITORY: "The 3rd-party repository cannot be used.",
     ExitCode.FILE_INVALID: "A file is missing or not acceptable.",

@@ -66,10 +66,14 @@ class Room:
 
 
 class FileSystems:
-    """The root ("") and the file systems that are mounted below it where the OS has files."""
+    """The root ("") and the file systems that are mounted below it where the OS has files.
 
-    def __init__(self, root: Path, mounts: Iterable[str]) -> None:
+    machine: the system that the root is a snapshot of, by which people know its file system.
+    """
+
+    def __init__(self, root: Path, mounts: Iterable[str], *, machine: Path | None = None) -> None:
         self.root = root
+        self._machine = machine or root
         points = sorted((point for point in mounts if not protected.is_protected(point)), key=len, reverse=True)
         self._prefixes = tuple(f"{point}/" for point in points)
         self._devices = {point: _device(below(root, point)) for point in ["", *points]}
@@ -89,7 +93,8 @@ class FileSystems:
         return next((point for point in _BOOT_PARTITIONS if point in self._devices), None)
 
     def path(self, point: str) -> Path:
-        return below(self.root, point)
+        """Where people find a file system."""
+        return below(self._machine, point)
 
 
 def system_needs(
@@ -174,9 +179,8 @@ def check(found: Iterable[Room]) -> None:
             )
 
 
-def check_installation(root: Path, data_dir: Path, staged: Directory, mounts: Iterable[str], plan: Plan) -> None:
+def check_installation(systems: FileSystems, data_dir: Path, staged: Directory, plan: Plan) -> None:
     """Raise DiskSpaceError if there is no room for carrying out a definite plan. All of it is staged, with its size."""
-    systems = FileSystems(root, mounts)
     needs = system_needs(systems, staged, plan.install, staged_sizes(staged, plan.install))
     check(rooms([*needs, *keeping_needs(systems, data_dir, changed_names(plan))]))
 

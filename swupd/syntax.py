@@ -31,6 +31,7 @@ class Kind(Enum):
     INSTALLED_BUNDLE = "installed"
     BUNDLE = "bundle"
     REPOSITORY = "repository"
+    DEPLOYMENT = "deployment"
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,8 @@ def _value(action: Action, command: str) -> Value:
     if name in ("BUNDLE", "A,B"):
         installed = command.rpartition(" ")[2] in _INSTALLED_ONLY
         return Value(name, Kind.INSTALLED_BUNDLE if installed else Kind.BUNDLE, is_list=name != "BUNDLE")
+    if name == "DEPLOYMENT":
+        return Value(name, Kind.DEPLOYMENT)
     if name == "DIR" or (name == "PATH" and not action.option_strings):
         return Value(name, Kind.DIRECTORY)
     if name in ("FILE", "PATH"):

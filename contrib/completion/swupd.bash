@@ -3,7 +3,7 @@
 _swupd_commands='info check-update update bundle-add bundle-remove bundle-list bundle-info search-file search diagnose repair os-install autoupdate mirror rollback status snapshots boot etc reset clean history hashdump 3rd-party'
 _swupd_group_commands='add remove list info check-update update bundle-add bundle-remove bundle-list bundle-info diagnose repair clean'
 
-# Sets flags, values (FLAG=KIND) and arguments (KIND) to those of the subcommand $1.
+# Sets flags, values (FLAG=KIND) and arguments (KIND, or KIND+ for one or more) to those of the subcommand $1.
 _swupd_syntax() {
     case $1 in
     'info')
@@ -24,12 +24,12 @@ _swupd_syntax() {
     'bundle-add')
         flags='--skip-optional --skip-diskspace-check --next-boot'
         values=''
-        arguments='bundle'
+        arguments='bundle+'
         ;;
     'bundle-remove')
         flags='-x --force -R --recursive --orphans --next-boot'
         values=''
-        arguments='installed'
+        arguments='installed+'
         ;;
     'bundle-list')
         flags='-a --all -D --has-dep --deps --status --orphans'
@@ -44,12 +44,12 @@ _swupd_syntax() {
     'search-file')
         flags='-V --version -l --library -B --binary -T --top -m --csv -i --init -o --order --regexp'
         values='-V=text --version=text -T=text --top=text -o=words:alpha,size --order=words:alpha,size'
-        arguments=''
+        arguments='text'
         ;;
     'search')
         flags=''
         values=''
-        arguments=''
+        arguments='text+'
         return
         ;;
     'diagnose')
@@ -80,7 +80,7 @@ _swupd_syntax() {
     'rollback')
         flags='--dry-run'
         values=''
-        arguments=''
+        arguments='deployment'
         ;;
     'status')
         flags=''
@@ -90,7 +90,7 @@ _swupd_syntax() {
     'snapshots')
         flags=''
         values=''
-        arguments='words:list,delete,pin,unpin'
+        arguments='words:list,delete,pin,unpin deployment+'
         ;;
     'boot')
         flags=''
@@ -100,12 +100,12 @@ _swupd_syntax() {
     'etc')
         flags='--all'
         values=''
-        arguments='words:diff,revert'
+        arguments='words:diff,revert file+'
         ;;
     'reset')
         flags='--etc --var --cancel'
         values=''
-        arguments='file'
+        arguments='file+'
         ;;
     'clean')
         flags='--all --dry-run'
@@ -126,7 +126,7 @@ _swupd_syntax() {
     '3rd-party add')
         flags='-x --force'
         values=''
-        arguments=''
+        arguments='text text'
         ;;
     '3rd-party remove')
         flags='-x --force'
@@ -156,12 +156,12 @@ _swupd_syntax() {
     '3rd-party bundle-add')
         flags='--skip-optional --skip-diskspace-check --next-boot -R --repo'
         values='-R=repository --repo=repository'
-        arguments='bundle'
+        arguments='bundle+'
         ;;
     '3rd-party bundle-remove')
         flags='-x --force -R --recursive --orphans --next-boot -e --repo'
         values='-e=repository --repo=repository'
-        arguments='installed'
+        arguments='installed+'
         ;;
     '3rd-party bundle-list')
         flags='-a --all -D --has-dep --deps --status --orphans -R --repo'
@@ -194,7 +194,7 @@ _swupd_syntax() {
     values+=' -p=directory --path=directory -S=directory --statedir=directory -K=directory --cachedir=directory -Z=directory --datadir=directory --cache-limit=text --cache-days=text -F=words:staging --format=words:staging -u=text --url=text -c=text --contenturl=text -v=text --versionurl=text -P=text --port=text -C=file --certpath=file -W=text --max-parallel-downloads=text -r=text --max-retries=text -d=text --retry-delay=text --limit-rate=text --assume=words:yes,no'
 }
 
-# Prints the names of bundles or repositories of the system in $1; $2 says which.
+# Prints the names of bundles, repositories or deployments of the system in $1; $2 says which.
 _swupd_names() {
     local root=${1%/} marker
     case $2 in
@@ -213,6 +213,11 @@ _swupd_names() {
     repository)
         [[ -r $root/opt/3rd-party/repo.ini ]] &&
             awk '/^\[.*\]$/ { print substr($0, 2, length($0) - 2) }' "$root/opt/3rd-party/repo.ini"
+        ;;
+    deployment)
+        for marker in "$root"/run/state/boot/good/*; do
+            [[ -f $marker ]] && printf '%s\n' "${marker##*/}"
+        done
         ;;
     esac
 }
@@ -235,13 +240,13 @@ _swupd_complete() {
         compopt -o nospace 2>/dev/null
         COMPREPLY=($(compgen -P "$before" -W "$(_swupd_names "$root" "${1#list:}")" -- "${cur##*,}"))
         ;;
-    installed | bundle | repository) COMPREPLY=($(compgen -W "$(_swupd_names "$root" "$1")" -- "$cur")) ;;
+    installed | bundle | repository | deployment) COMPREPLY=($(compgen -W "$(_swupd_names "$root" "$1")" -- "$cur")) ;;
     esac
 }
 
 _swupd() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} root=/ name='' word i
-    local flags='' values='' arguments='' kind=''
+    local flags='' values='' arguments='' kind='' begin=0 awaited='' kinds
     COMPREPLY=()
     # What is typed as --option=value arrives as three words.
     if [[ $cur == = ]]; then
@@ -259,9 +264,9 @@ _swupd() {
         -*) ;;
         *)
             if [[ -z $name ]]; then
-                name=$word
+                name=$word begin=$((i + 1))
             elif [[ $name == 3rd-party ]]; then
-                name="3rd-party $word"
+                name="3rd-party $word" begin=$((i + 1))
             fi
             ;;
         esac
@@ -282,8 +287,23 @@ _swupd() {
     done
     if [[ -z $kind && $cur == -* ]]; then
         COMPREPLY=($(compgen -W "$flags" -- "$cur"))
+    elif [[ -n $kind ]]; then
+        _swupd_complete "$kind"
     else
-        _swupd_complete "${kind:-$arguments}"
+        # Each argument that was typed uses up one of those that the subcommand takes.
+        kinds=($arguments)
+        for ((i = begin; i < COMP_CWORD; i++)); do
+            word=${COMP_WORDS[i]}
+            case $word in
+            -*) [[ " $values" == *" $word="* ]] && awaited=1 ;;
+            =) ;;
+            *)
+                [[ -z $awaited && ${kinds[0]} != *+ ]] && kinds=("${kinds[@]:1}")
+                awaited=''
+                ;;
+            esac
+        done
+        _swupd_complete "${kinds[0]%+}"
     fi
 }
 

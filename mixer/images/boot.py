@@ -1,7 +1,7 @@
 """What a version boots with: loader, kernel, initrd and the entry that names them, found in its tree.
 
-The kernel is the newest one that has an initrd and modules, as for the client when it boots into another version
-(swupd.nextboot). Whatever is missing is a BuildError whose hint names the bundle that has it.
+Kernel and command line are chosen by the rules of `swupd.formats.kernels`, as the client does it. Whatever is missing
+is a BuildError whose hint names the bundle that has it.
 """
 
 from __future__ import annotations
@@ -14,22 +14,19 @@ from uuid import UUID
 
 from mixer.errors import BuildError
 from mixer.images.tree import ImageTree
-from swupd.formats import bootentry, layout
-from swupd.formats.bootentry import ENTRIES, KERNELS, OPTIONS_LIMIT, BootEntry
+from swupd.formats import bootentry, kernels, layout
+from swupd.formats.bootentry import ENTRIES, KERNELS, BootEntry
+from swupd.formats.kernels import OPTIONS_LIMIT, Kernel
 from swupd.formats.manifest import FileType
 
 LOADER = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi"
-KERNEL = "/boot/vmlinuz-"
-INITRD = "/boot/initrd-"
-MODULES = "/usr/lib/modules/"
-COMMAND_LINE = "/usr/lib/kernel/cmdline"
+COMMAND_LINE = f"/usr/lib/{kernels.COMMAND_LINE}"
 USERS = "/usr/share/factory/etc/passwd"
 """Without it our initrd does not start a system."""
 LOADER_CONFIGURATION = "timeout 0\neditor no\n"
 TITLE_LIMIT = 100
 """Characters."""
 
-_DIGITS = re.compile(r"([0-9]+)")
 _PRETTY_NAME = re.compile(r"^\s*PRETTY_NAME=(.*)$", re.MULTILINE)
 _STATELESS = "set stateless: convert in builder.yaml, and build a version"
 
@@ -59,8 +56,8 @@ def find(tree: ImageTree, uuid: UUID) -> Boot:
 
     Raises BuildError.
     """
-    release = _release(tree)
-    kernel, initrd = _content(tree, "kernel", KERNEL + release), _content(tree, "initrd", INITRD + release)
+    chosen = _kernel(tree)
+    kernel, initrd = _content(tree, "kernel", f"/{chosen.kernel}"), _content(tree, "initrd", f"/{chosen.initrd}")
     loader = _content(tree, "boot loader", LOADER)
     if tree.find(USERS) is None:
         raise _lacking(tree, "users", USERS, otherwise=_STATELESS)
@@ -76,18 +73,22 @@ def find(tree: ImageTree, uuid: UUID) -> Boot:
     return Boot(loader, kernel, initrd, entry)
 
 
-def _release(tree: ImageTree) -> str:
-    """Of the newest kernel that can be used; of the newest at all if there is none, whose parts will be missed."""
-    paths = {node.path for node in tree.nodes if node.path.startswith((KERNEL, INITRD, MODULES))}
-    releases = [path.removeprefix(KERNEL) for path in paths if path.startswith(KERNEL)]
-    if not releases:
-        raise _lacking(tree, "kernel", KERNEL)
-    usable = [release for release in releases if {INITRD + release, MODULES + release} <= paths]
-    if not usable:
-        newest = max(releases, key=_natural)
-        what = ("initrd", INITRD + newest) if INITRD + newest not in paths else ("modules", MODULES + newest)
-        raise _lacking(tree, *what)
-    return max(usable, key=_natural)
+def _kernel(tree: ImageTree) -> Kernel:
+    """The newest kernel that can be used; raises BuildError for what the newest one lacks if none can."""
+    boot = f"/{kernels.BOOT}/"
+    found = kernels.newest_first(node.path.removeprefix(boot) for node in tree.nodes if node.path.startswith(boot))
+    if not found:
+        raise _lacking(tree, "kernel", boot + kernels.KERNEL)
+    for kernel in found:
+        if not _missing(tree, kernel):
+            return kernel
+    raise _lacking(tree, *_missing(tree, found[0])[0])
+
+
+def _missing(tree: ImageTree, kernel: Kernel) -> list[tuple[str, str]]:
+    """What a kernel needs and the tree has not: what it is, and its path."""
+    parts = (("initrd", f"/{kernel.initrd}"), ("modules", f"/{kernel.modules}"))
+    return [(what, path) for what, path in parts if tree.find(path) is None]
 
 
 def _content(tree: ImageTree, what: str, path: str) -> bytes:
@@ -107,15 +108,9 @@ def _lacking(tree: ImageTree, what: str, path: str, *, otherwise: str = "") -> B
     return BuildError(f"the bundles {', '.join(tree.bundles)} have no {what} ({path})", hint=hint)
 
 
-def _natural(text: str) -> list[tuple[int, int, str]]:
-    """A key that sorts 6.1.0-10 behind 6.1.0-9."""
-    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in _DIGITS.split(text) if part]
-
-
 def _options(tree: ImageTree, uuid: str, name: str) -> str:
-    lines = (line for line in tree.text(COMMAND_LINE).splitlines() if not line.lstrip().startswith("#"))
-    options = bootentry.kernel_options(uuid, name, " ".join(lines))
-    if len(options) > OPTIONS_LIMIT or not options.isprintable():
+    options = kernels.options(uuid, name, tree.text(COMMAND_LINE))
+    if options is None:
         raise BuildError(
             f"{COMMAND_LINE} of version {tree.version} is not a line of text that a kernel takes",
             hint=f"with what names the root it may have {OPTIONS_LIMIT} characters",

@@ -6,7 +6,7 @@
   and links of packages remain (and a few that base-files makes), and no file in /var/lib, /var/cache and /var/log.
 * What the builder put there, what belongs to a running kernel (/dev, /proc, /run, /sys, /tmp), links for boot loaders
   that we do not use, start-up links of System V, backup copies, and ld.so.cache, which depends on all that is installed
-  on a machine: clients run ldconfig.
+  on a machine: clients run ldconfig, and a stateless version has one of its own.
 
 Alternatives are flattened: /usr/bin/vi -> /etc/alternatives/vi -> /usr/bin/vim.tiny becomes /usr/bin/vi -> vim.tiny,
 which needs no state in /etc. A choice whose target is not there loses its link.

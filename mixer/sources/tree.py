@@ -19,6 +19,6 @@ def load(path: Path, version: int) -> Composition:
     if not directory.is_dir():
         raise SourceError(
             f"the prepared tree has no version {version}: {directory} is not a directory",
-            hint=f"the next version is {version} (`mixer versions`); source.path in builder.yaml says where trees are",
+            hint="source.path in builder.yaml says where trees are, `mixer versions` which version is built next",
         )
     return composition.load(directory, version, shared=path)

@@ -4,7 +4,8 @@
 
 * /etc of packages is in /usr/share/factory/etc, PAM's in /usr/lib/pam.d, enabled units in
   /usr/lib/systemd (etc, units);
-* users and groups are in the factory and in one fragment for systemd-sysusers (accounts);
+* users and groups are in the factory and in one fragment for systemd-sysusers (accounts), and so is the cache of
+  libraries (libraries);
 * /var, /root and their like are lines for systemd-tmpfiles, bundle by bundle; /usr/local is a link to /var (var);
 * EMPTY_DIRECTORIES exist, empty, in os-core: the places where a running system mounts what is its own.
 
@@ -22,7 +23,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mixer.composition import ComposedBundle
-from mixer.stateless import accounts, etc, units, var
+from mixer.stateless import accounts, etc, libraries, units, var
 from mixer.stateless.draft import Draft
 from mixer.stateless.names import Names
 from swupd.formats import layout
@@ -58,6 +59,7 @@ def convert(
     dropped = etc.drop_never_shipped(draft)
     for path in dropped:
         report.verbose(f"{path} is left out, because every machine makes its own")
+    libraries.make_cache(draft)
     users, groups = accounts.convert(draft, root_password)
     names = Names.load(root / "etc")
     services = etc.convert_pam(draft)

@@ -34,7 +34,6 @@ NEVER_SHIPPED = (
     "group-",
     "gshadow-",
     "hostname",
-    "ld.so.cache",
     "machine-id",
     "passwd-",
     "rc[0-6S].d",

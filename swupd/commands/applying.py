@@ -17,7 +17,7 @@ from swupd.report import counted, human_size
 from swupd.route import Chooser, all_packs
 from swupd.scripts import Scripts
 from swupd.session import Session
-from swupd.space import check_installation
+from swupd.space import FileSystems, check_installation
 from swupd.transaction.journal import Purpose
 
 # The rest is imported where it is used, for commands that share something of this and install nothing.
@@ -72,8 +72,7 @@ def carry_out(
         if session.guard is not None:
             session.guard.before_install(plan.install, staging.staged)
         if check_space:
-            mounts = session.system.mount_points()
-            check_installation(session.settings.root, session.statedir.data_dir, staging.staged, mounts, plan)
+            check_installation(file_systems(session), session.statedir.data_dir, staging.staged, plan)
         steps(install_step, f"Installing {counted(len(plan.install), 'file')}, removing {len(plan.remove)}")
         with Directory.open(session.statedir.data_dir) as data:
             installer = Installer(root, staging.staged, data, report)
@@ -92,6 +91,12 @@ def stager(session: Session, root: Directory, steps: Steps) -> Stager:
     from swupd.staging import Stager
 
     return Stager(session.statedir, session.settings.content_url, session.fetcher, root, session.report, step=steps)
+
+
+def file_systems(session: Session) -> FileSystems:
+    """Where the files of the root lie."""
+    settings = session.settings
+    return FileSystems(settings.root, session.system.mount_points(), machine=settings.machine)
 
 
 def scripts(session: Session) -> Scripts:

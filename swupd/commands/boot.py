@@ -1,9 +1,10 @@
 """`swupd boot`: what the units of a bootable image run at every boot, to find out whether it went well.
 
 `check` runs the health checks: the executables in /usr/lib/swupd/health.d and /etc/swupd/health.d, in the order of
-their names, each for a minute at most. One in /etc replaces the one of the same name in /usr; a link to /dev/null there
-switches it off. `no-failed-unit`, that no unit of systemd has failed, is built in, and is replaced and switched off in
-the same way. The exit status is 1 if a check failed: then a version that is on trial is left for the one before.
+their names, each for a minute at most, and all together for four; one that is not reached has failed. One in /etc
+replaces the one of the same name in /usr; a link to /dev/null there switches it off. `no-failed-unit`, that no unit of
+systemd has failed, is built in, and is replaced and switched off in the same way. The exit status is 1 if a check
+failed: then a version that is on trial is left for the one before.
 
 `complete` says that the boot went well: the running version is not on trial any more, versions that failed are written
 down, and those that are not needed are removed. It may be run at any time again.

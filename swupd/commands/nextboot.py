@@ -6,7 +6,8 @@ something, the snapshot is compared with the manifests, file by file, and become
 (`swupd.nextboot.deploy`); if not, or if it failed, nothing is left of it.
 
 So --next-boot does. Without it the running system is switched to the new deployment at once (`swupd.nextboot.live`),
-because what is mounted must not be changed.
+because what is mounted must not be changed. If it cannot be switched now, that is an error, and the deployment boots
+next.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from swupd import history
 from swupd.commands.preview import listed
 from swupd.commands.steps import Steps
 from swupd.commands.verifying import check_files, load_scope
-from swupd.errors import DiskSpaceError, InstallError, NextBootError, UsageError, is_disk_full
+from swupd.errors import DiskSpaceError, IncompleteError, InstallError, NextBootError, UsageError, is_disk_full
 from swupd.formats.bootentry import version_of
 from swupd.fs import Directory
 from swupd.history import Event
@@ -146,11 +147,20 @@ class _OnSnapshot:
         return status
 
     def _put_to_use(self) -> None:
-        """The last thing that is done: what is imported after a live switch is the new version's."""
+        """The last thing that is done: what is imported after a live switch is the new version's.
+
+        Raises IncompleteError if the running system could not be switched.
+        """
         if not self._for_next_boot:
             from swupd.nextboot import live
 
-            live.switch(self._place, self._made, self._report)
+            result = live.switch(self._place, self._made, self._report)
+            if not result.is_active:
+                raise IncompleteError(
+                    f"version {self._made} is ready and becomes active on the next boot; "
+                    f"it could not be made active now because {result.obstacle}",
+                    hint="to start it: reboot",
+                )
             return
         self._report.info(
             f"Version {version_of(self._made)} becomes active on the next boot "

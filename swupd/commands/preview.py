@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from swupd import cost, history, reboot, space
-from swupd.commands.applying import Wish, stager
+from swupd.commands.applying import Wish, file_systems, stager
 from swupd.commands.steps import Steps
 from swupd.cost import Changes, Download
 from swupd.formats.manifest import Manifest
@@ -18,7 +18,7 @@ from swupd.fs import Directory
 from swupd.report import counted, human_size
 from swupd.route import Chooser, all_packs
 from swupd.session import Session
-from swupd.space import FileSystems, Need, Room
+from swupd.space import Need, Room
 
 SHOWN_NAMES = 6
 """How many bundles of a list are named."""
@@ -78,7 +78,7 @@ def foresee(
         download = cost.download_of(forecast.missing, forecast.way, sizes)
         needs = [Need("cache", session.statedir.content, download.bytes + download.staged)]
         if not download_only:
-            systems = FileSystems(settings.root, system.mount_points())
+            systems = file_systems(session)
             sizes |= space.staged_sizes(staging.staged, (e for e in plan.install if e.hash not in forecast.missing))
             needs += space.system_needs(systems, staging.staged, plan.install, sizes)
             names = space.changed_names(plan)

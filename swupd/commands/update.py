@@ -257,7 +257,7 @@ def _target_version(args: Namespace, session: Session, installed: int, newest: i
         report.info(f"Version {installed} is installed; the server has nothing newer (version {newest})")
         return None
     if "withheld" in args and (reason := args.withheld(target)):
-        report.info(f"Nothing is updated: {reason}; to try it again: swupd update --retry")
+        report.info(f"Nothing is updated: {reason}; to try it again: swupd update --next-boot --retry")
         return None
     return target
 

@@ -5,7 +5,7 @@ Entries are those of the Boot Loader Specification, type 1, with boot counting, 
     os-20+3.conf       on trial: three tries are left; the loader makes it +2-1 before the first of them
     os-20.conf         good: no counter any more
     os-20+0-3.conf     failed: all tries were used up
-    os-20+0.conf       set aside before it was tried out; never made by the loader
+    os-20+0.conf       set aside by somebody who went back from it; never made by the loader
 
 A *deployment* is one root file system that can be booted, a subvolume `@/<name>`. Its name is the version of the OS; a
 further one of the same version has a number behind a dot: 20, 20.1, 20.2.
@@ -31,8 +31,6 @@ KERNELS = "os"
 """Directories of the EFI system partition."""
 ENTRY_LIMIT = 1 << 14
 """Bytes of an entry."""
-OPTIONS_LIMIT = 2048
-"""Characters of a kernel command line: what x86 kernels accept."""
 MAX_TRIES = 99
 MAX_SEQUENCE = 1 << 53
 

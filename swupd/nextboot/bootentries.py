@@ -2,19 +2,26 @@
 
 What it guarantees, on a file system that knows neither journals nor atomic replacement (FAT):
 
-* A kernel or initrd is complete before an entry names it: copied beside its name, synced, renamed, and known by its
-  hash. One that is there is believed only after it was read and has that hash.
-* An entry appears under its name when it is complete. Its state is changed by renaming it: an interruption leaves the
-  old name, the new one, or both, and each of them boots.
+* A kernel or initrd is complete before an entry names it. One that is there is believed only after it was read and has
+  the hash that its name tells.
+* An entry has no content, which the loader passes over, until it has all of it: the kernel writes a file's content
+  before its size.
+* The state of an entry is changed by renaming it. On FAT that is: the new name, without content; then with that of the
+  old one; then the old name goes. The partition is mounted so that this is the order on the disk as well
+  (`swupd.nextboot.place`), so a power cut leaves the old name, the new one, or both with the same clusters, and each of
+  them boots. To unlink one of those two would give the other's clusters away: before it is mounted again the partition
+  is repaired, and then one of them is empty. Nothing else is ever renamed here.
 * Kernels go only when no entry names them.
 
-Entries of others, and files that are no entries, are never touched. One process at a time changes them.
+Entries of others, and files that are no entries, are never touched; what a repair has saved of lost clusters goes. One
+process at a time changes them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +30,7 @@ from swupd.errors import DiskSpaceError, NextBootError, UnsafePathError, is_disk
 from swupd.formats import bootentry
 from swupd.formats.bootentry import ENTRIES, ENTRY_LIMIT, KERNELS, BootEntry
 from swupd.fs import Directory, chunks_of
+from swupd.report import human_size
 
 MAX_ENTRIES = 1000
 KERNEL_LIMIT = 512 << 20
@@ -30,8 +38,9 @@ KERNEL_LIMIT = 512 << 20
 RESERVE = 1 << 20
 """Bytes of the partition that stay free beside what is copied: entries, and the file system's own."""
 _ATTEMPTS = 10
-_UNFINISHED = ".part"
 _FILE_MODE = 0o600
+_SAVED_CLUSTERS = re.compile(r"FSCK[0-9]{4}\.REC", re.IGNORECASE)
+"""What `fsck.vfat -a` calls chains of clusters that belong to no file."""
 
 
 class BootEntries:
@@ -68,7 +77,7 @@ class BootEntries:
         free = status.f_bavail * status.f_frsize
         if wanted + RESERVE > free:
             raise DiskSpaceError(
-                f"the boot partition has {free >> 20} MB free, but the kernel of the new version takes {wanted >> 20}",
+                f"the boot partition has {human_size(free)} free, but {human_size(wanted + RESERVE)} are needed",
                 hint="remove versions that are not needed: swupd snapshots list, swupd snapshots delete NAME",
             )
 
@@ -77,18 +86,13 @@ class BootEntries:
         with self._kernels() as kernels, Directory.open(source.parent) as parent:
             if _is_complete(kernels, name):
                 return
-            temporary = f"{name}{_UNFINISHED}"
-            for stale in (name, temporary):
-                with suppress(FileNotFoundError):
-                    kernels.unlink(stale)
+            with suppress(FileNotFoundError):
+                kernels.unlink(name)
             try:
                 with parent.open_file(source.name) as file:
-                    kernels.write_file(temporary, chunks_of(file), mode=_FILE_MODE, durable=True)
-                kernels.rename(temporary, name)
+                    kernels.write_file(name, chunks_of(file), mode=_FILE_MODE, durable=True)
                 kernels.sync()
             except OSError as error:
-                with suppress(OSError):
-                    kernels.unlink(temporary)
                 if is_disk_full(error):
                     raise DiskSpaceError(
                         f"the boot partition is full: {source.name} could not be copied",
@@ -103,16 +107,12 @@ class BootEntries:
     def add(self, entry: BootEntry) -> None:
         """Add an entry, whose kernels are there; from now on the loader may take it."""
         with self._entries() as directory:
-            temporary = f"{entry.file_name}{_UNFINISHED}"
             with suppress(FileNotFoundError):
-                directory.unlink(temporary)
+                directory.unlink(entry.file_name)
             try:
-                directory.write_file(temporary, [entry.text().encode()], mode=_FILE_MODE, durable=True)
-                directory.rename(temporary, entry.file_name)
+                directory.write_file(entry.file_name, [entry.text().encode()], mode=_FILE_MODE, durable=True)
                 directory.sync()
             except OSError as error:
-                with suppress(OSError):
-                    directory.unlink(temporary)
                 kind = DiskSpaceError if is_disk_full(error) else NextBootError
                 raise kind(
                     f"cannot write the boot entry of {entry.name}: {error.strerror}", hint="check the boot partition"
@@ -139,16 +139,17 @@ class BootEntries:
     def collect(self) -> None:
         """Remove kernels that no entry names, and what interrupted runs left."""
         with self._entries() as directory, self._kernels() as kernels:
-            for file_name in directory.names():
-                if file_name.endswith(_UNFINISHED) and bootentry.deployment_of_file(
-                    file_name.removesuffix(_UNFINISHED)
-                ):
+            contents = _contents(directory)
+            for file_name, content in contents.items():
+                if not content and bootentry.deployment_of_file(file_name):
                     directory.unlink(file_name)
             # Whatever any entry mentions stays, those of others included.
-            mentioned = b"\n".join(_contents(directory).values())
+            mentioned = b"\n".join(contents.values())
             for name in kernels.names():
-                if bootentry.is_kernel_file(name.removesuffix(_UNFINISHED)) and name.encode() not in mentioned:
+                if bootentry.is_kernel_file(name) and name.encode() not in mentioned:
                     kernels.unlink(name)
+            for name in filter(_SAVED_CLUSTERS.fullmatch, self._partition.names()):
+                self._partition.unlink(name)
             directory.sync()
 
     def _entries(self) -> Directory:

@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from swupd.errors import NextBootError
 from swupd.formats.bootentry import SUBVOLUMES, BootEntry, free_name, initrd_name, is_deployment_name, kernel_name
+from swupd.formats.kernels import Kernel, is_boot_file
 from swupd.formats.manifest import Entry
 from swupd.fs import Directory
 from swupd.nextboot import accounts, assess, kernels, record, subvolumes
@@ -125,8 +126,8 @@ class Draft:
         """On the disk, under its name, and never changed again."""
         with Directory.open(self._place.top) as top:
             top.sync()
-            with top.descend(SUBVOLUMES) as subvolumes_:
-                subvolumes_.rename(self.name, name)
+            with top.descend(SUBVOLUMES) as directory:
+                directory.rename(self.name, name)
             self.name = name
             subvolumes.seal(self.root)
             top.sync()
@@ -172,13 +173,13 @@ class RoomForKernels:
 
     def before_staging(self, entries: Iterable[Entry]) -> None:
         """The sizes are not known yet: those of the kernel that is there will do."""
-        if any(kernels.is_boot_file(entry.name) for entry in entries):
+        if any(is_boot_file(entry.name) for entry in entries):
             with suppress(NextBootError):
                 kernel = kernels.find(self._base)
                 self._entries.check_room(sum((self._base / name).stat().st_size for name in kernel.files))
 
     def before_install(self, entries: Iterable[Entry], staged: Directory) -> None:
-        files = [Path(staged.path, entry.hash) for entry in entries if kernels.is_boot_file(entry.name)]
+        files = [Path(staged.path, entry.hash) for entry in entries if is_boot_file(entry.name)]
         self._entries.check_room(self._entries.missing_bytes((path, kernel_name(sha256_of(path))) for path in files))
 
 
@@ -189,7 +190,7 @@ class _File(NamedTuple):
     """On the boot partition."""
 
 
-def _files_of(kernel: kernels.Kernel, root: Path) -> tuple[_File, _File]:
+def _files_of(kernel: Kernel, root: Path) -> tuple[_File, _File]:
     return (
         _File(kernel.kernel, kernel_name(sha256_of(root / kernel.kernel))),
         _File(kernel.initrd, initrd_name(sha256_of(root / kernel.initrd))),

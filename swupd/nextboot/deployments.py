@@ -5,8 +5,7 @@
 * *running*: what the root is mounted from. *current*: what /usr comes from; the same until a live update.
 * *next*: what the boot loader would start now, if that is not the running one.
 * *previous*: the newest one besides these that has booted well: where `swupd rollback` leads.
-* *failed*: its tries were used up, or it is on record. *set aside*: somebody went back from it; then it is on record as
-  well, so that no update brings its version back by itself.
+* *failed*: its tries were used up, or it is on record. *set aside*: somebody went back from it (`selecting`).
 * *unfinished*: an interrupted run left it. It never boots, because no entry names it.
 """
 
@@ -16,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from swupd.errors import UsageError
 from swupd.formats.bootentry import BootEntry, is_deployment_name, version_of
 from swupd.nextboot import record, subvolumes
 from swupd.nextboot.place import Place
@@ -23,6 +23,7 @@ from swupd.nextboot.record import Failure
 
 UNFINISHED = ".part"
 """Ends the name of a subvolume that is being made."""
+LIST_HINT = "to see what there is: swupd snapshots list"
 KEEP = 2
 """How many deployments besides the running one stay: the one to go back to, and another."""
 
@@ -115,6 +116,14 @@ def assign_roles(deployments: Sequence[Deployment]) -> tuple[Deployment, ...]:
             role, previous_found = Role.PREVIOUS, True
         result.append(replace(deployment, role=role))
     return tuple(result)
+
+
+def named(deployments: Sequence[Deployment], name: str) -> Deployment:
+    """The one with a name. Raises UsageError if there is none."""
+    found = next((d for d in deployments if d.name == name), None)
+    if found is None:
+        raise UsageError(f"there is no deployment {name}", hint=LIST_HINT)
+    return found
 
 
 def running(deployments: Sequence[Deployment]) -> Deployment | None:

@@ -4,7 +4,7 @@ A stateless system ships its /etc as /usr/share/factory/etc. Where our initrd ha
 factory of the booted version below, above it `/run/state/etc/upper` with what was changed. Everywhere else the first
 start has filled /etc from the factory, and the two are compared as they are. `find_layers` tells which it is.
 
-* Nothing follows a link, and nothing is changed but the record of bases, by `note_bases`.
+* Nothing follows a link, and nothing is changed but the record of bases.
 * A *base* is what a change was made against: the digest of the factory's object when the change was first seen, in
   `/run/state/etc/base.json`. A change whose factory counterpart is another one by now is a *conflict*. The record is
   replaced in one step; whoever writes it holds the system's lock. A damaged one counts as empty. The mode of a

@@ -6,6 +6,7 @@
 * `no-failed-unit` is built in: no unit of systemd has failed. It is replaced and switched off in the same way.
 * A check gets an environment of two variables, no input, the root directory to work in, and TIME_LIMIT_SECONDS; then it
   is killed, with all that it began. The last line that it prints is its reason.
+* All together get TOTAL_SECONDS. What cannot be run any more has failed: there is a report in any case.
 * The report is a file of the shared state, `health.json`, with the last boot of each of the last deployments, so that
   what was wrong with one is still known when another has taken its place. It is replaced in one step; what cannot be
   read in it is left out.
@@ -37,6 +38,8 @@ DIRECTORIES = ("usr/lib/swupd/health.d", "etc/swupd/health.d")
 NO_FAILED_UNIT = "no-failed-unit"
 TIME_LIMIT_SECONDS = 60
 """Of one check."""
+TOTAL_SECONDS = 240
+"""Of all of them: less than the five minutes that systemd gives to swupd-health.service."""
 MAX_CHECKS = 100
 NAME_LIMIT = 100
 """Characters of the name of a check."""
@@ -112,14 +115,20 @@ def find_checks(root: Path) -> list[Check]:
     return [check for _, check in sorted(found.items()) if check is not None][:MAX_CHECKS]
 
 
-def perform(root: Path, checks: Sequence[Check], *, seconds: float = TIME_LIMIT_SECONDS) -> Iterator[Result]:
+def perform(
+    root: Path, checks: Sequence[Check], *, seconds: float = TIME_LIMIT_SECONDS, total_seconds: float = TOTAL_SECONDS
+) -> Iterator[Result]:
     """Carry out checks one after the other. Programs of the root are run: a command must have been asked to."""
+    until = time.monotonic() + total_seconds
     for check in checks:
         begun = time.monotonic()
-        if check.path is not None:
-            outcome, reason = _run(check.path, root, seconds)
+        limit = min(seconds, until - begun)
+        if limit <= 0:
+            outcome, reason = Outcome.FAILED, "it was not run: the time for all checks was over"
+        elif check.path is not None:
+            outcome, reason = _run(check.path, root, limit)
         else:
-            outcome, reason = _no_failed_unit(root, seconds)
+            outcome, reason = _no_failed_unit(root, limit)
         yield Result(check.name, outcome, reason, round(time.monotonic() - begun, 1))
 
 
@@ -213,7 +222,7 @@ def _reason(status: int | None, lines: Sequence[str], seconds: float) -> str:
     """Why a program did not end well: its last line, or how it ended."""
     said = next((line for line in reversed(lines) if line), "")
     if status is None:
-        return _one_line(f"it took longer than {seconds:g} s{': ' if said else ''}{said}")
+        return _one_line(f"it took longer than {seconds:.3g} s{': ' if said else ''}{said}")
     if said:
         return _one_line(said)
     if status < 0:

@@ -65,8 +65,6 @@ class LiveResult:
     """The units that were restarted, sorted."""
     outdated: tuple[str, ...] = ()
     """The units, sessions and programs that go on with files of an older deployment, sorted."""
-    has_new_kernel: bool = False
-    """Whether another kernel than the running one waits for the next boot."""
 
     @property
     def is_active(self) -> bool:
@@ -81,7 +79,7 @@ class _ObstacleError(Exception):
 def switch(place: Place, name: str, report: Report) -> LiveResult:
     """Make a deployment that is sealed and has its boot entry the running system's; tells the report what came of it.
 
-    All or nothing: either the system is switched, or nothing has changed, a warning says why, and the deployment
+    All or nothing: either the system is switched, or nothing has changed, the result says why, and the deployment
     becomes active on the next boot. What follows a switch (accounts, temporary files, services) cannot undo it; what
     fails there is a warning. Call it last: modules that are imported later come from the new version.
 
@@ -94,10 +92,6 @@ def switch(place: Place, name: str, report: Report) -> LiveResult:
         with undisturbed():
             _mount_over(place, name)
     except _ObstacleError as obstacle:
-        report.warning(
-            f"version {name} is ready and becomes active on the next boot; "
-            f"it could not be made active now because {obstacle}"
-        )
         return LiveResult(obstacle=str(obstacle))
     report.info(f"Version {name} is active now: /usr, /boot and the defaults of /etc are those of the new version")
     followed = restarting.follow(place, name, before, report)
@@ -105,11 +99,10 @@ def switch(place: Place, name: str, report: Report) -> LiveResult:
         report.info(f"  restarted: {', '.join(followed.restarted)}")
     if followed.outdated:
         report.info(f"  with files of older versions until the next boot: {', '.join(followed.outdated)}")
-    has_new_kernel = _kernel(place, name) != _kernel(place, place.located.running)
-    if has_new_kernel:
+    if _kernel(place, name) != _kernel(place, place.located.running):
         report.info(reboot.sentence(["kernel"]))
         reboot.remember(["kernel"], root / "run")
-    return LiveResult("", followed.restarted, followed.outdated, has_new_kernel)
+    return LiveResult("", followed.restarted, followed.outdated)
 
 
 def _kernel(place: Place, name: str) -> str:

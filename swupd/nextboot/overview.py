@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from swupd.errors import CommandError, NextBootError
 from swupd.formats.bootentry import BootEntry, version_of
-from swupd.nextboot import health, record
+from swupd.nextboot import health, record, reset
 from swupd.nextboot.assess import is_on_trial
 from swupd.nextboot.deployments import Deployment, Role, following, survey
 from swupd.nextboot.health import Health
@@ -35,6 +36,8 @@ class Overview:
     """Of the last boot of the running deployment."""
     failures: tuple[Failure, ...]
     pinned: tuple[str, ...]
+    reset: tuple[str, ...] = ()
+    """What the next boot empties, of `reset.PARTS`."""
     deployments: tuple[Deployment, ...] = ()
     obstacle: str = ""
     """Why `deployments` could not be found out, and is empty."""
@@ -59,6 +62,9 @@ def look(located: Located) -> Overview:
     """Gather what can be known."""
     known, reports = record.load(located.boot_state), health.load(located.boot_state)
     found: tuple[Deployment, ...] = ()
+    emptied: tuple[str, ...] = ()
+    with suppress(OSError):
+        emptied = reset.requested(located.root)
     obstacle = "" if os.geteuid() == 0 else "only root can look at the boot entries"
     if not obstacle:
         try:
@@ -73,6 +79,7 @@ def look(located: Located) -> Overview:
         health=reports.get(located.running),
         failures=known.failures,
         pinned=tuple(sorted(known.pinned)),
+        reset=emptied,
         deployments=found,
         obstacle=obstacle,
     )
@@ -97,6 +104,9 @@ def lines(seen: Overview) -> list[str]:
         rows.append(("Next boot:", f"{waiting.name} ({state(waiting.entry)})" if waiting else seen.running))
     else:
         rows.append(("Next boot:", f"not known: {seen.obstacle}"))
+    if seen.reset:
+        parts = " and ".join(f"/{part}" for part in seen.reset)
+        rows.append(("Reset:", f"{parts} with the next boot; to withdraw that: swupd reset --cancel"))
     aside = dict.fromkeys([*seen.named(Role.SET_ASIDE), *(f.name for f in seen.failures if f.is_set_aside)])
     for heading, names in (
         ("Previous:", seen.named(Role.PREVIOUS)),
@@ -129,6 +139,7 @@ def as_json(seen: Overview) -> dict[str, Any]:
         "previous": next(iter(seen.named(Role.PREVIOUS)), None),
         "failed": [{"name": f.name, "when": f.when, "why": f.why} for f in seen.failures],
         "pinned": list(seen.pinned),
+        "reset": list(seen.reset),
         "deployments": None if seen.obstacle else [deployment_json(d) for d in seen.deployments],
     }
 

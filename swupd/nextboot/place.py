@@ -7,12 +7,17 @@ next opening. The layout is that of the disks that the builder makes:
     btrfs top level     @/<deployment>   read-only roots;   @state   what all of them share, mounted at /run/state
     EFI partition       of the same disk, with the entries and kernels of `swupd.nextboot.bootentries`
 
+The EFI partition is repaired before it is mounted, unless somebody has it mounted already: a power cut may leave files
+that share clusters or name free ones, and the kernel writes no more to a FAT on which it comes across those. Where
+there is no program that can repair it (fsck.vfat of dosfstools), it is used as it is.
+
 A root that is not the running one works as well (`--path`), if it is mounted in the same way. Whoever changes something
 holds the system's lock. Raises NextBootError, with what to do, for machines that are not laid out like this.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -37,8 +42,8 @@ BOOT_STATE = "boot"
 GOOD = "good"
 """Its directory of empty files, one for each deployment that has booted well."""
 
-BOOT_MOUNT = ("vfat", "umask=0077,noatime")
-"""Type and options of an EFI system partition."""
+BOOT_MOUNT = ("vfat", "umask=0077,noatime,dirsync")
+"""Type and options of an EFI system partition. With dirsync a change of names is on the disk at once, step by step."""
 
 _ESP_TYPE = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
@@ -119,7 +124,7 @@ class Place(Closing):
         own = mounts / str(os.getpid())
         with ExitStack() as resources:
             top = _mounted(resources, located.device, own / "top", "btrfs", "subvolid=5,noatime")
-            boot = _mounted(resources, _boot_partition(located.device), own / "esp", *BOOT_MOUNT)
+            boot = _boot_mounted(resources, _boot_partition(located.device), own / "esp")
             partition = resources.enter_context(Directory.open(boot))
             return cls(located, top, partition, _uuid(located.device), resources.pop_all())
 
@@ -151,6 +156,29 @@ def _mounted(resources: ExitStack, device: str, where: Path, kind: str, options:
         ) from error
     resources.callback(_unmount, where)
     return where
+
+
+def _boot_mounted(resources: ExitStack, device: str, where: Path) -> Path:
+    """Repair the boot partition and mount it."""
+    with Directory.open(where.parent.parent) as mounts:
+        # Nobody of us mounts what is being repaired.
+        fcntl.flock(mounts.fd, fcntl.LOCK_EX)
+        repair(device)
+        return _mounted(resources, device, where, *BOOT_MOUNT)
+
+
+def repair(device: str) -> None:
+    """Put the file system of a boot partition right, if it is not mounted and there is a program that can do that.
+
+    Of files that share clusters only the first one keeps them; the others are empty then, and can be removed.
+    """
+    try:
+        # The kernel lets nobody have a device to himself that is mounted.
+        os.close(os.open(device, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
+    except OSError:
+        return
+    with suppress(CommandError):
+        process.run([f"fsck.{BOOT_MOUNT[0]}", "-a", device], env=_ENVIRONMENT, check=False)
 
 
 def _unmount(where: Path) -> None:

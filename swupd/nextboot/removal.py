@@ -10,17 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
-from swupd.errors import NextBootError, UsageError
+from swupd.errors import NextBootError
 from swupd.nextboot import health, record, subvolumes
-from swupd.nextboot.deployments import Deployment, Role, survey
+from swupd.nextboot.deployments import LIST_HINT, Deployment, Role, named, survey
 from swupd.nextboot.place import GOOD, Place
-
-_LIST = "to see what there is: swupd snapshots list"
 
 
 def check(deployments: Sequence[Deployment], names: Iterable[str]) -> list[Deployment]:
     """The deployments with these names, if all of them may be removed. Raises UsageError, NextBootError."""
-    chosen = _named(deployments, names)
+    chosen = [named(deployments, name) for name in dict.fromkeys(names)]
     for deployment in chosen:
         if deployment.is_removable:
             continue
@@ -60,9 +58,10 @@ def remove(place: Place, deployments: Sequence[Deployment]) -> None:
 
 def pin(place: Place, names: Sequence[str]) -> frozenset[str]:
     """Keep deployments from being removed; returns all that are pinned. Raises UsageError, NextBootError, OSError."""
-    for deployment in _named(survey(place), names):
+    found = survey(place)
+    for deployment in (named(found, name) for name in names):
         if deployment.role is Role.UNFINISHED:
-            raise NextBootError(f"{deployment.name} cannot be pinned: it is unfinished", hint=_LIST)
+            raise NextBootError(f"{deployment.name} cannot be pinned: it is unfinished", hint=LIST_HINT)
     with place.boot_state() as boot:
         known = record.read(boot)
         pinned = known.pinned | set(names)
@@ -77,11 +76,3 @@ def unpin(place: Place, names: Sequence[str]) -> frozenset[str]:
         pinned = known.pinned - set(names)
         record.write(boot, known.with_pinned(pinned))
     return pinned
-
-
-def _named(deployments: Sequence[Deployment], names: Iterable[str]) -> list[Deployment]:
-    found = {deployment.name: deployment for deployment in deployments}
-    for name in names:
-        if name not in found:
-            raise UsageError(f"there is no deployment {name}", hint=_LIST)
-    return [found[name] for name in dict.fromkeys(names)]

@@ -40,7 +40,7 @@ _FIRST = "passwd"
 
 
 def requested(root: Path) -> tuple[str, ...]:
-    """The parts that the next boot will reset. Raises OSError."""
+    """The parts that the next boot will reset; of PARTS, in their order. Raises OSError."""
     try:
         with Directory.open(root / STATE / BOOT_STATE) as boot, boot.open_file(REQUEST) as file:
             lines = file.read(_REQUEST_LIMIT).decode(errors="replace").split()

@@ -5,9 +5,9 @@ entries that the loader would prefer, the newest of them last: as long as that o
 interruption leaves what booted before. A chosen one that had been set aside itself gets its earlier state back: good if
 it had booted well, otherwise on trial.
 
-What was set aside stays until the retention policy needs its place, and is on record, so that no update brings the
-same version back by itself. `choose` is pure; `carry_out` changes names on the boot partition, and its caller holds the
-lock.
+What was set aside stays until the retention policy needs its place. Unless the chosen one has the same version, with
+other bundles, it is on record as well, so that no update brings its version back by itself. `choose` is pure;
+`carry_out` changes names on the boot partition, and its caller holds the lock.
 """
 
 from __future__ import annotations
@@ -18,16 +18,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from swupd import history
-from swupd.errors import NextBootError, UsageError
+from swupd.errors import NextBootError
 from swupd.formats.bootentry import BootEntry, version_of
+from swupd.formats.kernels import DEFAULT_TRIES
 from swupd.history import Event
 from swupd.nextboot import record
-from swupd.nextboot.deployments import Deployment, Role, following, previous, running
-from swupd.nextboot.kernels import DEFAULT_TRIES
+from swupd.nextboot.deployments import LIST_HINT, Deployment, Role, following, named, previous, running
 from swupd.nextboot.place import GOOD, Place
 from swupd.nextboot.record import Failure
-
-_LIST = "to see what there is: swupd snapshots list"
 
 
 @dataclass(frozen=True)
@@ -52,10 +50,10 @@ def choose(deployments: Sequence[Deployment], good: Container[str], name: str = 
     update that waits for its first boot is set aside, and the running deployment stays; if none waits, the previous one
     comes back. Raises NextBootError if that is impossible, UsageError for an unknown name.
     """
-    target = _named(deployments, name) if name else _one_back(deployments)
+    target = named(deployments, name) if name else _one_back(deployments)
     entry = target.entry
     if entry is None or target.role is Role.UNFINISHED:
-        raise NextBootError(f"{target.name} cannot be booted: it has no boot entry", hint=_LIST)
+        raise NextBootError(f"{target.name} cannot be booted: it has no boot entry", hint=LIST_HINT)
     if entry.is_failed and not target.is_running:
         why = target.failure.why if target.failure else "all its tries were used up"
         raise NextBootError(
@@ -107,13 +105,6 @@ def good_names(place: Place) -> frozenset[str]:
         return frozenset(good.names())
 
 
-def _named(deployments: Sequence[Deployment], name: str) -> Deployment:
-    found = next((deployment for deployment in deployments if deployment.name == name), None)
-    if found is None:
-        raise UsageError(f"there is no deployment {name}", hint=_LIST)
-    return found
-
-
 def _one_back(deployments: Sequence[Deployment]) -> Deployment:
     now, following_one = running(deployments), following(deployments)
     if following_one is not None and now is not None and now.entry is not None and following_one.entry is not None:
@@ -121,5 +112,7 @@ def _one_back(deployments: Sequence[Deployment]) -> Deployment:
         return now if following_one.entry.sequence > now.entry.sequence else following_one
     before = previous(deployments)
     if before is None:
-        raise NextBootError("there is no earlier version that has booted well and could be gone back to", hint=_LIST)
+        raise NextBootError(
+            "there is no earlier version that has booted well and could be gone back to", hint=LIST_HINT
+        )
     return before

@@ -29,7 +29,7 @@ class Guest(Machine):
 
     def online(self, command: str, *, expect: int = 0) -> str:
         """A command that needs the server."""
-        return self.swupd(f"{command} --url {self.mix.url} --allow-insecure-http", expect=expect)
+        return self.swupd(f"{command} --url {self.mix.url} --allow-insecure-http --no-progress", expect=expect)
 
     def blessed(self) -> None:
         """Wait until this boot counts as a good one."""
@@ -41,6 +41,11 @@ class Guest(Machine):
 
     def exists(self, path: str) -> bool:
         return self.run(f"test -e {path}")[1] == 0
+
+    def down(self) -> None:
+        """Let it shut down for a reboot."""
+        self.type("systemctl reboot")
+        self.await_end()
 
     def off(self) -> None:
         """Shut it down in order."""

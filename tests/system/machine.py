@@ -91,6 +91,8 @@ class Disk:
                 continue
             lines = self.read(f"/loader/entries/{file}").decode().splitlines()
             values = dict(line.split(" ", 1) for line in lines)
+            if "linux" not in values:
+                continue  # what a power cut has left without content: systemd-boot passes over it as well
             left = None if match[2] is None else int(match[2])
             found.append(Entry(file, match[1], left, int(match[3] or 0), values))
         return sorted(found, key=lambda entry: (entry.left == 0, -int(entry.values["version"])))

@@ -27,7 +27,7 @@ def test_it_boots_with_empty_etc_and_var(fresh: Disk, started: Callable[..., Gue
     assert state.strip() == "running", guest.command(
         "systemctl --failed; journalctl -b -p warning --no-pager | tail -40"
     )
-    assert guest.command("getent hosts localhost").split()[-1] == "localhost"
+    assert "localhost" in guest.command("getent hosts localhost").split()
     assert "org.freedesktop.DBus" in guest.command("busctl list --no-pager")
     certificates = "import ssl; print(len(ssl.create_default_context().get_ca_certs()))"
     assert int(guest.command(f"python3 -c '{certificates}'")) > 100
@@ -101,8 +101,7 @@ def test_a_version_that_fails_its_health_check_and_one_without_an_init_are_left_
 ) -> None:
     guest = started(twenty)
     guest.online("update --next-boot --version 30")
-    guest.command("systemctl reboot", expect=None)
-    guest.await_end()
+    guest.down()
     # 30 boots, fails, and wants to boot again by itself.
     guest.boot(wait=False)
     assert guest.booted == "30"
@@ -114,14 +113,10 @@ def test_a_version_that_fails_its_health_check_and_one_without_an_init_are_left_
     assert guest.version() == "20"
     story = guest.swupd("status")
     assert re.search(r"30.*the site is down", story, re.DOTALL)
-    assert "failed" in story
     # It is not offered again; the next one is.
-    assert "30" in guest.online("update --next-boot --version 30")
-    assert guest.disk_entries() == guest.disk_entries()
-
+    assert "--retry" in guest.online("update --next-boot --version 30")
     guest.online("update --next-boot --version 40")
-    guest.command("systemctl reboot", expect=None)
-    guest.await_end()
+    guest.down()
     for _ in range(2):
         guest.boot(wait=False)
         assert guest.booted == "40"
@@ -130,7 +125,7 @@ def test_a_version_that_fails_its_health_check_and_one_without_an_init_are_left_
     guest.login()
     guest.blessed()
     assert (guest.booted, guest.version()) == ("20.1", "20")
-    assert "40" in guest.swupd("status")
+    assert re.search(r"Failed: +40", guest.swupd("status"))
     assert guest.command("cat /home/ann/diary").strip() == "diary"
 
 
@@ -142,7 +137,7 @@ def test_a_rollback_selects_the_previous_version(twenty: Disk, started: Callable
     assert guest.version() == "10"
     # Unmodified files of /etc follow the old version again.
     assert guest.command("ls /etc/site.d").split() == ["old"]
-    assert "set aside" in guest.swupd("status")
+    assert re.search(r"Set aside: +20.1, 20", guest.swupd("status"))
 
 
 def test_a_live_update_switches_the_running_system(ten: Disk, started: Callable[..., Guest]) -> None:
@@ -158,38 +153,47 @@ def test_a_live_update_switches_the_running_system(ten: Disk, started: Callable[
     assert guest.command("cat /etc/site.conf").split() == ["color", "=", "green", "written"]
 
 
-def test_a_full_disk_a_full_boot_partition_and_a_server_that_goes_change_nothing(
+def test_a_full_boot_partition_a_full_disk_and_a_server_that_goes_change_nothing(
     ten: Disk, started: Callable[..., Guest]
 ) -> None:
     guest = started(ten)
-    command = f"update --next-boot --version 20 --url {guest.mix.url} --allow-insecure-http"
-    guest.command("mkdir -p /run/esp && mount /dev/vda1 /run/esp && dd if=/dev/zero of=/run/esp/fill bs=1M", expect=1)
-    guest.command("sync; umount /run/esp")
-    # The kernel is the same in both versions, so nothing has to be copied unless it is missing there.
-    guest.command("mount /dev/vda1 /run/esp && rm /run/esp/os/initrd-* && cat /dev/zero > /run/esp/fill2", expect=1)
+    guest.blessed()
+    # The kernel of both versions is the same: it has to be copied only if it is not there.
+    guest.command("mkdir /run/esp && mount /dev/vda1 /run/esp && mv /run/esp/os/initrd-* /run/esp")
+    guest.command("cat /dev/zero > /run/esp/fill", expect=1)
     guest.command("umount /run/esp")
-    told = guest.swupd(command, expect=25)
-    assert "boot partition" in told
-    guest.command("mount /dev/vda1 /run/esp && rm /run/esp/fill /run/esp/fill2 && umount /run/esp")
+    told = guest.online("update --next-boot --version 20", expect=25)
+    assert re.search(r"Error: the boot partition has .* free.*\nHint: .*swupd snapshots", told)
+    guest.command("mount /dev/vda1 /run/esp && rm /run/esp/fill && mv /run/esp/initrd-* /run/esp/os; umount /run/esp")
 
-    guest.command("cat /dev/zero > /var/fill", expect=1)
-    told = guest.swupd(command, expect=25)
-    assert "room" in told or "full" in told
-    guest.command("rm /var/fill; sync")
+    guest.command(
+        "fallocate -l $(($(df --output=avail -B1 /var | tail -n 1) * 9 / 10)) /var/fill; cat /dev/zero > /var/fill2",
+        expect=1,
+    )
+    told = guest.online("update --next-boot --version 20", expect=25)
+    assert re.search(r"Error: .*\nHint: ", told)
+    guest.command("rm /var/fill /var/fill2; sync")
 
-    guest.command(f"swupd {command} --max-retries 1 --retry-delay 1 > /run/log 2>&1 &")
-    guest.command("ip link set dev $(ls /sys/class/net | grep -v lo) down; wait", expect=None)
-    assert guest.version() == "10"
-    assert "next" not in guest.swupd("status --quiet")
-    assert guest.disk_names() == ["os-10.conf"]
+    slow = "--limit-rate 20k --max-retries 1 --retry-delay 1"
+    url = f"--url {guest.mix.url} --allow-insecure-http --no-progress"
+    guest.command(f"(swupd update --next-boot --version 20 {url} {slow} > /run/log 2>&1; echo $? > /run/status) & true")
+    guest.command(
+        "until grep -q Downloading /run/log; do sleep 0.1; done; ip link set $(ls /sys/class/net | grep -v lo) down"
+    )
+    guest.command("until [ -e /run/status ]; do sleep 0.1; done")
+    assert guest.command("cat /run/status").split() in (["16"], ["17"])
+    assert re.search(r"Error: .*\nHint: ", guest.command("cat /run/log"))
+
+    assert guest.swupd("status --quiet").split() == ["10"]
+    guest.off()
+    assert guest.disk.names() == ["os-10.conf"]
 
 
 def test_the_real_boot_loader_counts_and_the_real_firmware_boots(fresh: Disk, started: Callable[..., Guest]) -> None:
     guest = started(fresh, firmware=True)
     guest.blessed()
     guest.online("update --next-boot --version 20")
-    guest.command("systemctl reboot", expect=None)
-    guest.await_end()
+    guest.down()
     assert guest.disk.names() == ["os-20+3.conf", "os-10.conf"]
     guest.boot(firmware=True)
     guest.login()

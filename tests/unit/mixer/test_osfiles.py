@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swupd import cli
+from swupd.nextboot import health
 from swupd.statedir import DEFAULT
 from swupd.transaction.journal import State
 
@@ -99,6 +100,11 @@ def test_the_options_of_automatic_updates_are_those_that_the_initrd_writes() -> 
 def test_what_judges_a_boot_leads_to_the_fallback_if_it_fails_or_takes_too_long(unit: str) -> None:
     assert read(unit)["Unit"]["OnFailure"] == "swupd-fallback.service"
     assert read(unit)["Service"]["TimeoutStartSec"] == "5min"
+
+
+def test_the_health_checks_are_over_before_systemd_ends_them() -> None:
+    limit = read("swupd-health.service")["Service"]["TimeoutStartSec"]
+    assert 60 * int(limit.removesuffix("min")) > health.TOTAL_SECONDS
 
 
 @pytest.mark.parametrize("unit", ["swupd-trial.timer", "swupd-fallback.service"])

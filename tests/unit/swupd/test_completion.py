@@ -94,6 +94,27 @@ def test_bash_completes_values(tmp_path: Path) -> None:
     assert in_bash("swupd", "info", "--url", "") == []
 
 
+def test_bash_completes_each_argument_as_what_it_is(root: Path) -> None:
+    (root / "hosts").touch()
+    assert in_bash("swupd", "etc", "") == ["diff", "revert"]
+    assert in_bash("swupd", "etc", "revert", f"{root}/ho") == [f"{root}/hosts"]
+    assert in_bash("swupd", "etc", "--path", "/", "revert", "/etc/hosts", f"{root}/ho") == [f"{root}/hosts"]
+    assert in_bash("swupd", "etc", "--path", "=", "/", "re") == ["revert"]
+    assert in_bash("swupd", "reset", "--etc", f"{root}/ho") == [f"{root}/hosts"]
+    assert in_bash("swupd", "boot", "") == ["check", "complete"]
+    assert in_bash("swupd", "boot", "check", "") == []
+    assert in_bash("swupd", "snapshots", "un") == ["unpin"]
+
+
+def test_bash_completes_deployments_that_have_booted_well(root: Path) -> None:
+    for name in ("10", "20.1"):
+        (root / "run/state/boot/good").mkdir(parents=True, exist_ok=True)
+        (root / "run/state/boot/good" / name).touch()
+    assert in_bash("swupd", "snapshots", "--path", str(root), "delete", "") == ["10", "20.1"]
+    assert in_bash("swupd", "snapshots", "--path", str(root), "delete", "10", "2") == ["20.1"]
+    assert in_bash("swupd", "rollback", "--path", str(root), "1") == ["10"]
+
+
 def test_an_answer_takes_no_time(root: Path) -> None:
     def measured() -> float:
         begin = time.monotonic()

@@ -145,11 +145,19 @@ def test_exactly_enough_is_enough() -> None:
 def test_what_is_staged_is_measured_before_it_is_installed(root: Path, staged: Directory, tmp_path: Path) -> None:
     (tmp_path / "staged/x").write_bytes(bytes(2 * MB))
     plan = Plan(install=(entry("/usr/a", "x"),))
-    check_installation(root, tmp_path, staged, [], plan)
+    check_installation(FileSystems(root, []), tmp_path, staged, plan)
     with mounted(root, MB), pytest.raises(DiskSpaceError, match="system"):
-        check_installation(root, tmp_path, staged, [], plan)
+        check_installation(FileSystems(root, []), tmp_path, staged, plan)
     with mounted(root, 3 * MB):
-        check_installation(root, tmp_path, staged, [], plan)
+        check_installation(FileSystems(root, []), tmp_path, staged, plan)
+
+
+def test_the_file_system_of_a_snapshot_is_that_of_the_machine(root: Path, staged: Directory, tmp_path: Path) -> None:
+    (tmp_path / "staged/x").write_bytes(bytes(MB))
+    with mounted(tmp_path / "machine", 2 * MB) as machine, mounted(root, MB):
+        systems = FileSystems(root, [], machine=machine)
+        needs = system_needs(systems, staged, [entry("/usr/a", "x")], {"x": MB})
+    assert needs == [Need("system", machine, on_disk(MB))]
 
 
 def test_old_files_need_room_where_they_are_kept_unless_that_is_on_their_own_file_system(
@@ -160,8 +168,8 @@ def test_old_files_need_room_where_they_are_kept_unless_that_is_on_their_own_fil
     with mounted(tmp_path / "data", MB) as data:
         assert keeping_needs(FileSystems(root, []), data, ["/usr/old", "/usr/new"]) == [Need("old files", data, 2 * MB)]
         with pytest.raises(DiskSpaceError, match="old files"):
-            check_installation(root, data, staged, [], plan)
-    check_installation(root, tmp_path, staged, [], plan)
+            check_installation(FileSystems(root, []), data, staged, plan)
+    check_installation(FileSystems(root, []), tmp_path, staged, plan)
 
 
 def test_sizes_are_those_of_regular_files(root: Path, staged: Directory, tmp_path: Path) -> None:

@@ -39,8 +39,9 @@ def test_lists_beside_the_versions_hold_for_all_of_them(prepared: Path) -> None:
 
 
 def test_a_version_that_is_not_prepared_is_named(prepared: Path) -> None:
-    with pytest.raises(SourceError, match="no version 20"):
+    with pytest.raises(SourceError, match="no version 20") as caught:
         tree.load(prepared, 20)
+    assert "next version is" not in caught.value.hint
 
 
 def test_a_version_without_a_root_is_wrong(prepared: Path) -> None:

@@ -45,7 +45,6 @@ def test_mtab_stays_in_the_factory(system: Any) -> None:
     [
         ".pwd.lock",
         "hostname",
-        "ld.so.cache",
         "machine-id",
         "nginx/nginx.conf.dpkg-old",
         "passwd-",

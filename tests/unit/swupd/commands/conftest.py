@@ -7,6 +7,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -248,3 +249,13 @@ def machine(published: Publisher, tmp_path: Path, capsys: pytest.CaptureFixture[
 def bare(published: Publisher, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Machine:
     """No root yet."""
     return Machine(tmp_path, published.url, capsys)
+
+
+@pytest.fixture
+def blessed(machine_disk: Any) -> Any:
+    """A machine that boots deployments: 10 has been left for 20, which runs."""
+    machine_disk.publish(20)
+    machine_disk.run("update", "--next-boot")
+    machine_disk.boot()
+    machine_disk.bless()
+    return machine_disk

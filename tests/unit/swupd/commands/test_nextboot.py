@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from swupd.nextboot import live
+
 
 @pytest.fixture
 def disk(machine_disk: Any) -> Any:
@@ -134,9 +136,27 @@ def test_an_ordinary_root_is_told_so_before_anything_is_done(machine: Any) -> No
     assert "it cannot be given another version for its next boot" in machine.err
 
 
+def test_the_disk_is_named_as_its_user_knows_it(disk: Any) -> None:
+    disk.run("update", "--next-boot", "--dry-run")
+    assert f"disk:     system ({disk.root}): " in disk.out
+    assert "run/swupd/mounts" not in disk.out
+
+
 def test_a_quiet_update_says_nothing(disk: Any) -> None:
     disk.run("update", "--next-boot", "--quiet")
     assert disk.out == ""
+    assert disk.boot() == "20"
+
+
+def test_a_live_update_that_has_to_wait_for_the_next_boot_says_so_to_scripts_too(
+    disk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "PATIENCE_SECONDS", 0.0)
+    with (disk.root / "etc/in-use").open("w"):
+        disk.run("update", "--quiet", status=35)
+    assert disk.out == ""
+    assert "version 20 is ready and becomes active on the next boot; it could not be made active now" in disk.err
+    assert disk.read("/usr/bin/core") == "core 10"
     assert disk.boot() == "20"
 
 

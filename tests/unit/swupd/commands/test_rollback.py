@@ -133,16 +133,6 @@ def test_its_output_is_valid_json(machine: Machine, updated: dict[str, str]) -> 
 # -- where deployments boot
 
 
-@pytest.fixture
-def blessed(machine_disk: Any) -> Any:
-    """10 has been left for 20, which runs."""
-    machine_disk.publish(20)
-    machine_disk.run("update", "--next-boot")
-    machine_disk.boot()
-    machine_disk.bless()
-    return machine_disk
-
-
 def test_there_and_back_again(blessed: Any) -> None:
     disk = blessed
     disk.run("rollback")

@@ -11,34 +11,24 @@ from swupd.errors import ExitCode
 Machine = Any
 
 
-@pytest.fixture
-def updated(machine_disk: Any) -> Any:
-    """10 has been left for 20, which runs."""
-    machine_disk.publish(20)
-    machine_disk.run("update", "--next-boot")
-    machine_disk.boot()
-    machine_disk.bless()
-    return machine_disk
-
-
 def errors(disk: Any) -> list[str]:
     return [line for line in disk.err.splitlines() if line.startswith("Error: ")]
 
 
-def test_they_are_listed_as_the_loader_takes_them(updated: Any) -> None:
-    updated.run("snapshots", "list")
-    lines = updated.out.splitlines()
+def test_they_are_listed_as_the_loader_takes_them(blessed: Any) -> None:
+    blessed.run("snapshots", "list")
+    lines = blessed.out.splitlines()
     assert [line.split()[:4] for line in lines[1:]] == [
         ["20", "20", "running", "good"],
         ["10", "10", "previous", "good"],
     ]
-    updated.run("snapshots", "list", "--quiet")
-    assert updated.out == "20\n10\n"
+    blessed.run("snapshots", "list", "--quiet")
+    assert blessed.out == "20\n10\n"
 
 
-def test_programs_get_an_event_for_each(updated: Any) -> None:
-    updated.run("snapshots", "list", "--json-output")
-    found = [json.loads(line["msg"]) for line in json.loads(updated.out) if line.get("msg", "").startswith("{")]
+def test_programs_get_an_event_for_each(blessed: Any) -> None:
+    blessed.run("snapshots", "list", "--json-output")
+    found = [json.loads(line["msg"]) for line in json.loads(blessed.out) if line.get("msg", "").startswith("{")]
     assert [(one["name"], one["role"], one["pinned"]) for one in found] == [
         ("20", "running", False),
         ("10", "previous", False),
@@ -46,23 +36,23 @@ def test_programs_get_an_event_for_each(updated: Any) -> None:
     assert all(one["made"] > 1_600_000_000 for one in found)
 
 
-def test_one_is_deleted_and_the_running_one_is_not(updated: Any) -> None:
-    updated.run("snapshots", "delete", "10", "20", status=ExitCode.NEXT_BOOT)
-    assert "20 cannot be removed: it is running" in errors(updated)[0]
-    assert updated.deployments() == ["10", "20"]
-    updated.run("snapshots", "delete", "10")
-    assert updated.deployments() == ["20"]
-    assert updated.entries() == ["os-20.conf"]
+def test_one_is_deleted_and_the_running_one_is_not(blessed: Any) -> None:
+    blessed.run("snapshots", "delete", "10", "20", status=ExitCode.NEXT_BOOT)
+    assert "20 cannot be removed: it is running" in errors(blessed)[0]
+    assert blessed.deployments() == ["10", "20"]
+    blessed.run("snapshots", "delete", "10")
+    assert blessed.deployments() == ["20"]
+    assert blessed.entries() == ["os-20.conf"]
 
 
-def test_a_pinned_one_stays_until_it_is_unpinned(updated: Any) -> None:
-    updated.run("snapshots", "pin", "10")
-    assert updated.out == "Pinned: 10\n"
-    updated.run("snapshots", "delete", "10", status=ExitCode.NEXT_BOOT)
-    updated.run("snapshots", "unpin", "10")
-    assert updated.out == "Pinned: nothing\n"
-    updated.run("snapshots", "delete", "10")
-    assert updated.deployments() == ["20"]
+def test_a_pinned_one_stays_until_it_is_unpinned(blessed: Any) -> None:
+    blessed.run("snapshots", "pin", "10")
+    assert blessed.out == "Pinned: 10\n"
+    blessed.run("snapshots", "delete", "10", status=ExitCode.NEXT_BOOT)
+    blessed.run("snapshots", "unpin", "10")
+    assert blessed.out == "Pinned: nothing\n"
+    blessed.run("snapshots", "delete", "10")
+    assert blessed.deployments() == ["20"]
 
 
 @pytest.mark.parametrize("arguments", [("delete",), ("pin",), ("list", "10")])

@@ -49,6 +49,22 @@ def test_before_and_after_an_update(machine_disk: Any) -> None:
     assert (found["next"], found["previous"]) == ("20", "10")
 
 
+def test_a_live_update_and_a_reset_that_waits_are_told(machine_disk: Any) -> None:
+    disk = machine_disk
+    disk.publish(20)
+    disk.run("update")
+    disk.run("reset", "--etc", "--yes")
+    disk.run("status")
+    assert disk.out.splitlines() == [
+        "Running:   10 (good)",
+        "In use:    20 (its /usr, since an update of the running system)",
+        "Next boot: 20 (on trial, 3 tries left)",
+        "Reset:     /etc with the next boot; to withdraw that: swupd reset --cancel",
+    ]
+    disk.run("status", "--json-output")
+    assert (answer(disk)["in_use"], answer(disk)["reset"]) == ("20", ["etc"])
+
+
 def test_the_story_of_a_failure_is_told(machine_disk: Any) -> None:
     disk = machine_disk
     disk.publish(20)

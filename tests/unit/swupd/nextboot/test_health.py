@@ -45,6 +45,16 @@ def test_a_check_that_ends_with_status_0_has_passed(tmp_path: Path) -> None:
     assert (result.outcome, result.reason) == (Outcome.PASSED, "")
 
 
+def test_a_check_that_is_not_reached_in_time_has_failed(tmp_path: Path) -> None:
+    slow = Check("slow", write_program(tmp_path / "slow", "sleep 1000"))
+    never = Check("never", write_program(tmp_path / "never", f"touch {tmp_path}/run"))
+    found = list(health.perform(tmp_path, [slow, never], seconds=30, total_seconds=0.3))
+    assert [(result.name, result.outcome) for result in found] == [("slow", Outcome.FAILED), ("never", Outcome.FAILED)]
+    assert found[0].reason.startswith("it took longer than 0.")
+    assert found[1].reason == "it was not run: the time for all checks was over"
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_last_line_of_a_failed_check_is_its_reason(tmp_path: Path) -> None:
     result = result_of(tmp_path, "echo begin; echo no route >&2; echo; exit 3")
     assert (result.outcome, result.reason) == (Outcome.FAILED, "no route")

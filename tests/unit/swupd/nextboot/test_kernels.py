@@ -73,27 +73,15 @@ def test_the_administrators_command_line_comes_first(tmp_path: Path) -> None:
     assert kernels.options("u", "20", machine=machine, root=root) == f"{own} debug"
 
 
-@pytest.mark.parametrize("text", ["x" * 3000, "a\0b", "a\x1b[31m"])
-def test_what_no_kernel_would_take_is_refused(tmp_path: Path, text: str) -> None:
-    put(tmp_path, "etc/kernel/cmdline", text)
+def test_what_no_kernel_would_take_is_refused(tmp_path: Path) -> None:
+    put(tmp_path, "etc/kernel/cmdline", "x" * 3000)
     with pytest.raises(NextBootError, match="command line"):
         kernels.options("u", "20", machine=tmp_path, root=tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"), [("2\n", 2), ("0", 1), ("1000", 99), ("many", 3), ("", 3), (" 5 times", 5), ("9" * 30, 3)]
-)
-def test_tries_are_a_sane_number(tmp_path: Path, text: str, expected: int) -> None:
-    put(tmp_path, "usr/lib/kernel/tries", text)
-    assert kernels.tries(machine=tmp_path / "none", root=tmp_path) == expected
-
-
 def test_the_administrators_tries_come_first(tmp_path: Path) -> None:
+    assert kernels.tries(machine=tmp_path, root=tmp_path) == 3
     put(tmp_path, "usr/lib/kernel/tries", "2")
+    assert kernels.tries(machine=tmp_path, root=tmp_path) == 2
     put(tmp_path, "etc/kernel/tries", "7")
     assert kernels.tries(machine=tmp_path, root=tmp_path) == 7
-
-
-def test_kernels_and_initrds_are_known_by_their_names() -> None:
-    names = ["/boot/vmlinuz-6.1", "/boot/initrd-6.1", "/boot/config-6.1", "/usr/boot/vmlinuz-6.1"]
-    assert [kernels.is_boot_file(name) for name in names] == [True, True, False, False]
