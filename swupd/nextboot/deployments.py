@@ -48,6 +48,8 @@ class Deployment:
     is_sealed: bool = True
     is_running: bool = False
     is_current: bool = False
+    is_mounted: bool = False
+    """Whether the running system has any of it mounted."""
     is_pinned: bool = False
     failure: Failure | None = None
     role: Role = Role.KEPT
@@ -73,7 +75,8 @@ class Deployment:
 
     @property
     def is_removable(self) -> bool:
-        return not (self.is_running or self.is_current or self.is_pinned or self.role is Role.NEXT)
+        in_use = self.is_running or self.is_current or self.is_mounted
+        return not (in_use or self.is_pinned or self.role is Role.NEXT)
 
 
 def survey(place: Place) -> tuple[Deployment, ...]:
@@ -97,6 +100,7 @@ def survey(place: Place) -> tuple[Deployment, ...]:
                 is_sealed=subvolumes.is_sealed(place.path(name)),
                 is_running=name == located.running,
                 is_current=name == located.current,
+                is_mounted=name in located.mounted,
                 is_pinned=name in known.pinned,
                 failure=known.failure(name),
             )

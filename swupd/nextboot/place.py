@@ -61,6 +61,9 @@ class Located:
     """The deployment that the root is mounted from."""
     current: str
     """The deployment whose /usr is in use: another one after a live update."""
+    mounted: frozenset[str] = frozenset()
+    """All deployments of which something is mounted in the root. After several live updates they lie one above the
+    other, and the kernel unmounts whatever is mounted on one that is deleted."""
 
     @property
     def state(self) -> Path:
@@ -93,7 +96,10 @@ def locate(root: Path, mounts: Sequence[Mount] | None = None) -> Located:
             f"the shared state is not mounted at {os.path.join(point, STATE)}",
             hint="boot with the initrd of the system's own kernel bundle",
         )
-    return Located(root, found.device, running, current or running)
+    below = point.rstrip("/") + "/"
+    sources = [mount.source for mount in mounts if mount.type == "btrfs" and f"{mount.point}/".startswith(below)]
+    mounted = frozenset(name for source in sources if (name := _deployment_above(source)))
+    return Located(root, found.device, running, current or running, mounted)
 
 
 def is_deployment(root: Path) -> bool:
@@ -233,6 +239,12 @@ def _probe(device: str, tag: str) -> str:
 def _last(mounts: Sequence[Mount], point: str) -> Mount | None:
     """What is mounted at a point: the last one covers the others."""
     return next((mount for mount in reversed(mounts) if mount.point == point), None)
+
+
+def _deployment_above(source: str) -> str:
+    """The deployment that a mount shows a part of; empty if it is of none."""
+    parts = source.split("/", 3)
+    return _deployment("/".join(parts[:3]))
 
 
 def _deployment(source: str) -> str:

@@ -27,6 +27,8 @@ def check(deployments: Sequence[Deployment], names: Iterable[str]) -> list[Deplo
             why, hint = "it is running", "boot another one before: swupd rollback"
         elif deployment.is_current:
             why, hint = "the running system uses its /usr since it was updated", "reboot before"
+        elif deployment.is_mounted:
+            why, hint = "a later live update is mounted on it", "reboot before"
         elif deployment.role is Role.NEXT:
             why, hint = "it boots next", "choose another one before: swupd rollback"
         else:

@@ -31,6 +31,14 @@ def test_after_a_live_update_another_deployment_is_in_use() -> None:
     assert (located.running, located.current) == ("20", "30.1")
 
 
+def test_all_deployments_that_live_updates_have_mounted_are_known() -> None:
+    stacked = [Mount("/usr", f"/@/{name}/usr", "btrfs", "/dev/vda2") for name in ("30", "30.1")]
+    modules = Mount("/usr/lib/modules", "/@/20/usr/lib/modules", "btrfs", "/dev/vda2")
+    elsewhere = Mount("/run/swupd/mounts/1/top", "/", "btrfs", "/dev/vda2")
+    located = locate(Path("/"), [ROOT, STATE, *stacked, modules, elsewhere])
+    assert located.mounted == {"20", "30", "30.1"}
+
+
 def test_a_usr_of_its_own_is_no_live_update() -> None:
     usr = Mount("/usr", "/", "ext4", "/dev/vda3")
     assert locate(Path("/"), [ROOT, STATE, usr]).current == "20"

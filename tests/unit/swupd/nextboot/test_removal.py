@@ -18,6 +18,7 @@ from swupd.nextboot.place import Place, locate
 FOUND = (
     Deployment("40", role=Role.NEXT),
     Deployment("30", is_current=True, role=Role.KEPT),
+    Deployment("25", is_mounted=True),
     Deployment("20", is_running=True, role=Role.RUNNING),
     Deployment("15", is_pinned=True, role=Role.PREVIOUS),
     Deployment("10"),
@@ -30,6 +31,7 @@ FOUND = (
     [
         ("20", "it is running", "swupd rollback"),
         ("30", "the running system uses its /usr", "reboot"),
+        ("25", "a later live update is mounted on it", "reboot"),
         ("40", "it boots next", "swupd rollback"),
         ("15", "it is pinned", "swupd snapshots unpin 15"),
     ],
@@ -41,7 +43,7 @@ def test_what_is_needed_is_not_removed(name: str, why: str, hint: str) -> None:
 
 
 def test_the_rest_may_go_each_once() -> None:
-    assert removal.check(FOUND, ["5.part", "10", "10"]) == [FOUND[5], FOUND[4]]
+    assert removal.check(FOUND, ["5.part", "10", "10"]) == [FOUND[6], FOUND[5]]
 
 
 def test_an_unknown_name_is_a_mistake() -> None:
