@@ -14,6 +14,7 @@ from tests.system.machine import Disk
 
 pytestmark = [
     pytest.mark.system,
+    pytest.mark.machine,
     pytest.mark.timeout(3000),
     pytest.mark.skipif(os.geteuid() != 0, reason="file owners are part of an OS: needs root"),
     pytest.mark.skipif(bool(machine.missing_programs()), reason=machine.missing_programs()),
