@@ -160,13 +160,15 @@ def test_a_full_boot_partition_a_full_disk_and_a_server_that_goes_change_nothing
 
     slow = "--limit-rate 20k --max-retries 1 --retry-delay 1"
     url = f"--url {guest.mix.url} --allow-insecure-http --no-progress"
-    guest.command(f"(swupd update --next-boot --version 20 {url} {slow} > /run/log 2>&1; echo $? > /run/status) & true")
     guest.command(
-        "until grep -q Downloading /run/log; do sleep 0.1; done; ip link set $(ls /sys/class/net | grep -v lo) down"
+        f"(swupd update --next-boot --version 20 {url} {slow} > /run/outcome 2>&1; echo $? > /run/status) & true"
+    )
+    guest.command(
+        "until grep -q Downloading /run/outcome; do sleep 0.1; done; ip link set $(ls /sys/class/net | grep -v lo) down"
     )
     guest.command("until [ -e /run/status ]; do sleep 0.1; done")
     assert guest.command("cat /run/status").split() in (["16"], ["17"])
-    assert re.search(r"Error: .*\nHint: ", guest.command("cat /run/log"))
+    assert re.search(r"Error: .*\nHint: ", guest.command("cat /run/outcome"))
 
     assert guest.swupd("status --quiet").split() == ["10"]
     guest.off()
