@@ -55,7 +55,8 @@ class Saved:
         self._mix = mix
         self._directory = directory
         url = f"--url {mix.url} --allow-insecure-http --no-progress"
-        self.command = f"swupd update --next-boot --version 20 {url}"
+        # Without a terminal on its input it does not ask.
+        self.command = f"swupd update --next-boot --version 20 {url} </dev/null"
         with self.woken("whole") as guest:
             begun = time.monotonic()
             guest.command(self.command)
