@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -53,11 +54,14 @@ SITE = """\
 include(os-core)
 content(site)
 """
+NOISE = random.Random(SECOND).randbytes(400_000).hex()
+"""What takes a while to download."""
 _FILES = {
     FIRST: {"usr/share/site/page": "ten\n" * 1000, "etc/site.conf": "color = red\n", "etc/site.d/old": "old\n"},
     SECOND: {
         "usr/share/site/page": "ten\n" * 999 + "twenty\n",
         "usr/share/site/new": "new\n",
+        "usr/share/site/noise": NOISE,
         "etc/site.conf": "color = blue\n",
         "etc/site.d/new": "new\n",
     },

@@ -158,6 +158,7 @@ def test_a_full_boot_partition_a_full_disk_and_a_server_that_goes_change_nothing
     assert re.search(r"Error: .*\nHint: ", told)
     guest.command("rm /var/fill /var/fill2; sync")
 
+    guest.swupd("clean --all")
     slow = "--limit-rate 20k --max-retries 1 --retry-delay 1"
     url = f"--url {guest.mix.url} --allow-insecure-http --no-progress"
     guest.command(
