@@ -188,6 +188,8 @@ def table(demo: Demo) -> None:
 
 
 def main() -> None:
+    if len(sys.argv) != 2:
+        sys.exit("usage: demo.py DIRECTORY")
     if os.geteuid() != 0:
         sys.exit("demo: must be run as root (file owners are part of an OS)")
     demo = Demo(Path(sys.argv[1]).resolve())

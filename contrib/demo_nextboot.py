@@ -56,6 +56,8 @@ def size(path: Path) -> str:
 
 
 def main() -> None:
+    if len(sys.argv) != 2:
+        sys.exit("usage: demo_nextboot.py DIRECTORY")
     if os.geteuid() != 0:
         sys.exit("demo: must be run as root (file owners are part of an OS)")
     if missing := missing_programs():

@@ -22,7 +22,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from mixer.errors import BuildError, UnknownPackageError
 from mixer.sources import PackageDatabase, PackageSource
 from mixer.sources.dpkg import Canonical
 from mixer.stateless.accounts import read_password
+from mixer.subtraction import parents
 from mixer.workspace import Workspace
 from swupd.errors import FormatError
 from swupd.formats import filehash, layout
@@ -131,12 +132,13 @@ class Files:
             listed.update(self._database.packages[package].files)
         for path in listed:
             check_path(path, source=f"bundle {name}")
+        paths = sorted({*listed, *parents(listed)}, key=os.fsencode)
         return ComposedBundle(
             name=name,
             status=definition.status or composition.ACTIVE,
             includes=tuple(item.name for item in definition.includes),
             also_adds=tuple(item.name for item in definition.also_adds),
-            files={path: path.startswith(EXPORTED) and path not in un_exported for path in _with_parents(listed)},
+            files={path: path.startswith(EXPORTED) and path not in un_exported for path in paths},
             packages=tuple(sorted(self.packages[name])),
             description=definition.description,
         )
@@ -292,7 +294,7 @@ def _write_own_files(
 def _write(root: Path, path: str, data: bytes) -> None:
     """Write a file of root's, with the directories that lead to it."""
     target = f"{root}{path}"
-    for parent in sorted(_parents(path)):
+    for parent in sorted(parents([path])):
         if not os.path.isdir(f"{root}{parent}"):
             os.mkdir(f"{root}{parent}")
             os.chmod(f"{root}{parent}", DIRECTORY_MODE)
@@ -347,24 +349,6 @@ def _with_initrds(bundle: ComposedBundle, initrds: Mapping[str, str]) -> Compose
     """The bundle with the initrds of its kernels."""
     own = {path: False for path, kernel in initrds.items() if kernel in bundle.files}
     return replace(bundle, files={**bundle.files, **own}) if own else bundle
-
-
-# -- lists ---------------------------------------------------------------------------------------------------------
-
-
-def _with_parents(paths: Iterable[str]) -> list[str]:
-    """The paths and all directories above them, sorted as manifests are."""
-    complete = set(paths)
-    for parent in {path.rpartition("/")[0] for path in complete}:
-        while parent and parent not in complete:
-            complete.add(parent)
-            parent = parent.rpartition("/")[0]
-    return sorted(complete, key=os.fsencode)
-
-
-def _parents(path: str) -> list[str]:
-    parts = path.split("/")[1:-1]
-    return ["/" + "/".join(parts[: depth + 1]) for depth in range(len(parts))]
 
 
 def _warn_of_leftovers(files: Files, database: PackageDatabase, report: Report) -> None:

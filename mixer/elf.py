@@ -31,7 +31,7 @@ def read(data: bytes) -> Elf:
         header = _HEADER.unpack_from(data)
         table, size, count = header[5], header[9], header[10]
         segments = [_SEGMENT.unpack_from(data, table + index * size) for index in range(count)]
-    except struct.error as error:
+    except (struct.error, OverflowError) as error:
         raise ValueError("an ELF file that is cut off") from error
     ends = [offset + length for _, _, offset, _, _, length, _, _ in segments]
     end = max([table + size * count, *ends])

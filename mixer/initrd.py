@@ -1,8 +1,8 @@
 """The initrd of every kernel in a root: what finds a deployment on the disk and mounts it (mixer/osfiles/initrd).
 
 It consists of a static busybox, two scripts, the modules that disks, btrfs and overlay need, and the order in which
-they are loaded. Everything is taken from the root, but the scripts, which are part of the builder. Reproducible: the
-same root gives the same bytes.
+they are loaded. Everything is taken from the root, but the scripts, which are part of the builder; links to /boot and
+busybox are followed inside the root. Reproducible: the same root gives the same bytes.
 
 Sizes with Debian's kernel for clouds, 6.1: 9.6 MB unpacked, 2.5 MB as it ships (zstd, level 19; 3 seconds). Modules
 that a kernel does not have, or has built in, are left out; without btrfs or overlay it is an error.
@@ -10,8 +10,7 @@ that a kernel does not have, or has built in, are left out; without btrfs or ove
 
 from __future__ import annotations
 
-import gzip
-import lzma
+import io
 from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -20,28 +19,15 @@ from mixer import elf
 from mixer.errors import BuildError
 from mixer.images import cpio
 from mixer.sources.dpkg import Canonical
+from swupd.errors import ArchiveError
+from swupd.formats.compression import Compression, decompressed, detect
 from swupd.formats.kernels import BOOT, newest_first
 from swupd.fs import replace_file
 
 BUSYBOX = "/bin/busybox"
 APPLETS = (
-    *(
-        "cat",
-        "chmod",
-        "dd",
-        "find",
-        "findfs",
-        "head",
-        "hexdump",
-        "insmod",
-        "mkdir",
-        "mount",
-        "mv",
-        "reboot",
-        "rm",
-        "sh",
-    ),
-    *("sleep", "switch_root", "sync"),
+    *("cat", "chmod", "dd", "find", "findfs", "head", "hexdump", "insmod", "mkdir"),
+    *("mount", "mv", "reboot", "rm", "sh", "sleep", "switch_root", "sync"),
 )
 """What the scripts use; what a shell has built in is not among it."""
 CHECKSUMS = ("crc32c_generic", "crc32c_intel", "xxhash_generic", "sha256_generic", "blake2b_generic")
@@ -56,6 +42,8 @@ LATER = (
 """What is loaded if the disk is not there then."""
 DIRECTORIES = ("bin", "dev", "modules", "proc", "run", "sys", "sysroot")
 COMPRESSION_LEVEL = 19
+MAX_MODULE_BYTES = 1 << 28
+"""Of a module as it is loaded."""
 
 
 def make(root: Path) -> dict[str, str]:
@@ -64,8 +52,9 @@ def make(root: Path) -> dict[str, str]:
     Raises BuildError if busybox, or a module without which nothing can be mounted, is missing.
     """
     made = {}
-    for kernel in newest_first(path.name for path in (root / BOOT).glob("*")):
-        replace_file(root / kernel.initrd, build(root, kernel.release))
+    boot = Path(f"{root}{Canonical(str(root)).target(f'/{BOOT}') or f'/{BOOT}'}")
+    for kernel in newest_first(path.name for path in boot.glob("*")):
+        replace_file(boot / Path(kernel.initrd).name, build(root, kernel.release))
         made[f"/{kernel.initrd}"] = f"/{kernel.kernel}"
     return made
 
@@ -99,11 +88,12 @@ def _members(root: Path, kernel_version: str) -> Iterator[cpio.Member]:
 
 def _busybox(root: Path) -> bytes:
     hint = "name the package busybox-static in the bundle that has the kernel"
+    found = Canonical(str(root)).target(BUSYBOX)
+    if found is None:
+        raise BuildError(f"no initrd can be made: the root has no {BUSYBOX}", hint=hint)
+    data = Path(f"{root}{found}").read_bytes()
     try:
-        data = Path(f"{root}{Canonical(str(root))(BUSYBOX)}").read_bytes()
         is_static = elf.read(data).is_static
-    except FileNotFoundError as error:
-        raise BuildError(f"no initrd can be made: the root has no {BUSYBOX}", hint=hint) from error
     except ValueError as error:
         raise BuildError(f"no initrd can be made: {BUSYBOX} of the root is {error}", hint=hint) from error
     if not is_static:
@@ -158,18 +148,10 @@ def _file_name(path: Path) -> str:
 
 def _content(path: Path) -> bytes:
     """A module as it is loaded; the kernel need not know how to decompress it, and zstd packs it better as it is."""
-    import zstandard
-
     data = path.read_bytes()
     try:
-        match path.suffix:
-            case ".xz":
-                return lzma.decompress(data)
-            case ".zst":
-                return zstandard.ZstdDecompressor().decompressobj().decompress(data)
-            case ".gz":
-                return gzip.decompress(data)
-            case _:
-                return data
-    except (lzma.LZMAError, zstandard.ZstdError, OSError, EOFError) as error:
+        if (detect(data) is Compression.NONE) != (path.suffix == ".ko"):
+            raise ArchiveError("it is not compressed as its name says")
+        return decompressed(io.BytesIO(data), limit=MAX_MODULE_BYTES).read()
+    except ArchiveError as error:
         raise BuildError(f"cannot decompress the module {path}: {error}") from error

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from mixer.composition import Composition
 from mixer.sources import ids
-from mixer.sources.scrub import STATE_TREES
+from mixer.sources.dpkg import Canonical
+from mixer.sources.scrub import STATE_TREES, holds_private_key
 from mixer.stateless import EMPTY_DIRECTORIES
 from mixer.stateless.etc import FACTORY, FACTORY_ETC, is_never_shipped
 from mixer.stateless.fragments import (
@@ -71,12 +72,9 @@ SETUID = frozenset(
 _PRIVATE_PLACES = ("/etc/", f"{FACTORY}/", "/home/", "/root/", "/var/")
 _PRIVATE_NAME = re.compile(r".*/(?:[^/]*\.(?:key|pem)|id_[a-z0-9]+)")
 """Files elsewhere that are searched for a key."""
-_PRIVATE_KEY = re.compile(rb"^-----BEGIN [A-Z ]*PRIVATE KEY-----", re.MULTILINE)
-_KEY_SCAN_BYTES = 4096
-"""How much of a file is searched for the beginning of a key."""
 
 RULES = {
-    "outside-usr": "install it below /usr; defaults of /etc go to /usr/share/factory/etc, or set stateless: convert",
+    "outside-usr": "install it below /usr, defaults of /etc in /usr/share/factory/etc; tmpfiles.d makes what is state",
     "forbidden-file": "remove it: every machine makes it for itself",
     "private-key": "remove it: every machine would have the same secret",
     "usr-local": "install it below /usr: /usr/local belongs to the administrator",
@@ -119,6 +117,7 @@ class _Lint:
     def __init__(self, composition: Composition, setuid: Collection[str]) -> None:
         self._composition = composition
         self._setuid = setuid
+        self._canonical = Canonical(str(composition.root))
         self._accounts = _Accounts(composition)
 
     def run(self) -> Iterator[Finding]:
@@ -136,6 +135,8 @@ class _Lint:
 
     def _object(self, path: str) -> Iterator[tuple[str, str]]:
         place = self._composition.locate(path)
+        if path not in self._composition.overlay and self._canonical(path) != path:
+            return  # listed behind a link, where nothing ships from
         try:
             status = os.lstat(place)
         except (FileNotFoundError, NotADirectoryError):
@@ -153,7 +154,7 @@ class _Lint:
             yield "link-outside", target
         if unknown := self._accounts.unknown_owner(status):
             yield "unknown-owner", unknown
-        if is_file and rule != "forbidden-file" and _may_hold_key(path) and _holds_key(place):
+        if is_file and rule != "forbidden-file" and _may_hold_key(path) and holds_private_key(place):
             yield "private-key", ""
         if is_file and path.endswith(".conf"):
             yield from self._accounts.fragment(path, place)
@@ -172,21 +173,17 @@ def _misplaced(path: str, *, is_directory: bool, is_link: bool) -> str:
 
 
 def _leads_out(path: str, text: str) -> str:
-    """Where a link leads if that is none of the OS's places; else empty."""
-    target = os.path.normpath(text if text.startswith("/") else f"{path.rpartition('/')[0]}/{text}")
+    """Where a link leads if that is none of the OS's places; else empty. One of the factory is seen in /etc."""
+    seen = "/etc" + path.removeprefix(FACTORY_ETC) if path.startswith(f"{FACTORY_ETC}/") else path
+    target = os.path.normpath(text if text.startswith("/") else f"{seen.rpartition('/')[0]}/{text}")
     target = "/" + target.lstrip("/")
-    if target == "/dev/null" or _at_or_below(target, LINK_TARGETS) or MERGED.match(f"/{target.split('/')[1]}"):
+    if target == "/dev/null" or _at_or_below(target, LINK_TARGETS) or MERGED.fullmatch(f"/{target.split('/')[1]}"):
         return ""
     return target
 
 
 def _may_hold_key(path: str) -> bool:
     return path.startswith(_PRIVATE_PLACES) or bool(_PRIVATE_NAME.fullmatch(path))
-
-
-def _holds_key(place: str) -> bool:
-    with open(place, "rb") as stream:
-        return bool(_PRIVATE_KEY.search(stream.read(_KEY_SCAN_BYTES)))
 
 
 def _at_or_below(path: str, directories: Collection[str]) -> bool:
@@ -197,9 +194,7 @@ class _Accounts:
     """The users and groups of a version: those of passwd and group, and those that its fragments make."""
 
     def __init__(self, composition: Composition) -> None:
-        etc = next(
-            (Path(composition.locate(place)) for place in (FACTORY_ETC, "/etc") if _has_users(composition, place)), None
-        )
+        etc = _directory_of_users(composition)
         self._listed: Mapping[str, Mapping[str, int]] = {ids.USER: {"root": 0}, ids.GROUP: {"root": 0}}
         if etc is not None:
             self._listed = {
@@ -241,7 +236,7 @@ class _Accounts:
             yield "unknown-user", f"the group {gid} of the user {line.name}"
         kind = ids.GROUP if line.type == GROUP_LINE else ids.USER
         listed = self._listed[kind].get(line.name)
-        if line.type in (USER_LINE, GROUP_LINE) and listed is not None and uid.isdecimal() and int(uid) != listed:
+        if line.type in (USER_LINE, GROUP_LINE) and listed is not None and ids.is_id(uid) and int(uid) != listed:
             yield "id-conflict", f"the {kind} {line.name} is {uid} here and {listed} in the list of {kind}s"
 
     def _add(self, line: SysusersLine) -> None:
@@ -250,17 +245,19 @@ class _Accounts:
         for kind, number in made.get(line.type, ()):
             if kind == ids.USER or not gid:
                 self._made[kind].add(line.name)
-            if number.isdecimal():
+            if ids.is_id(number):
                 self._ids[kind].add(int(number))
 
     def _knows(self, kind: str, name: str) -> bool:
         if name in UNSET or "%" in name:
             return True
-        return int(name) in self._ids[kind] if name.isdecimal() else name in self._made[kind]
+        return int(name) in self._ids[kind] if ids.is_id(name) else name in self._made[kind]
 
 
-def _has_users(composition: Composition, etc: str) -> bool:
-    return all(os.path.isfile(composition.locate(f"{etc}/{name}")) for name in ("passwd", "group"))
+def _directory_of_users(composition: Composition) -> Path | None:
+    """Where passwd and group lie together, be it in the root of a bundle; None if there are none."""
+    places = (Path(composition.locate(f"{etc}/passwd")).parent for etc in (FACTORY_ETC, "/etc"))
+    return next((place for place in places if (place / "passwd").is_file() and (place / "group").is_file()), None)
 
 
 def _is_fragment(path: str, directory: str) -> bool:

@@ -14,7 +14,6 @@ The same environment gives the same bytes. What is in the way in the root is rep
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -88,7 +87,7 @@ sys.exit(main(sys.argv[2:3]))
 def ship(root: Path, report: Report) -> list[str]:
     """Put the updater into a root; the names of all files and links that were written, sorted.
 
-    Raises BuildError if it would not run there, or cannot be written.
+    Raises BuildError if it would not run there, OSError if it cannot be written.
     """
     report.step("ship-updater", "Shipping the updater")
     _require_same_python(root)
@@ -144,19 +143,21 @@ class _Written:
 
     def enable(self, unit: str) -> None:
         """What `systemctl enable` does, but below /usr; a unit that is not there is left alone."""
-        path = Path(f"{self._root}{self._canonical(f'{UNITS}/{unit}')}")
-        if not path.is_file():
-            return
-        for key, value in _install_section(path.read_text()):
-            match key:
-                case "WantedBy":
-                    self.link(f"{UNITS}/{value}.wants/{unit}", f"../{unit}")
-                case "RequiredBy":
-                    self.link(f"{UNITS}/{value}.requires/{unit}", f"../{unit}")
-                case "Alias":
-                    self.link(f"{UNITS}/{value}", unit)
-                case "Also":
-                    self.enable(value)
+        units = [unit]
+        for name in units:
+            path = Path(f"{self._root}{self._canonical(f'{UNITS}/{name}')}")
+            if not path.is_file():
+                continue
+            for key, value in _install_section(path.read_text()):
+                match key:
+                    case "WantedBy":
+                        self.link(f"{UNITS}/{value}.wants/{name}", f"../{name}")
+                    case "RequiredBy":
+                        self.link(f"{UNITS}/{value}.requires/{name}", f"../{name}")
+                    case "Alias":
+                        self.link(f"{UNITS}/{value}", name)
+                    case "Also" if value not in units:
+                        units.append(value)
 
     def _place(self, name: str) -> str:
         """Where an object is to be made, with the directories that lead there; what was there is gone."""
@@ -294,20 +295,19 @@ def _compile(root: Path, written: _Written) -> None:
 
 def _manual(root: Path) -> Iterator[tuple[str, bytes]]:
     """Manual pages and completion scripts as swupd in the root makes them: names in the root, and contents."""
-    directory = Path(tempfile.mkdtemp())
-    try:
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
         (directory / "man").mkdir()
         (directory / "completion").mkdir()
         alone = ["-I", "-S", "-B"]
-        process.run([sys.executable, *alone, "-c", _RUN, f"{root}{PYTHON}", directory, *LIBRARIES])
+        try:
+            process.run([sys.executable, *alone, "-c", _RUN, f"{root}{PYTHON}", directory, *LIBRARIES])
+        except CommandError as error:
+            raise BuildError(
+                f"the updater does not run with the libraries that were copied: {error}",
+                hint="make the environment anew: make setup",
+            ) from error
         for page in sorted((directory / "man").iterdir()):
             yield f"{MANUAL}/{page.name}", page.read_bytes()
-        for script, name in COMPLETIONS.items():
-            yield name, (directory / "completion" / script).read_bytes()
-    except CommandError as error:
-        raise BuildError(
-            f"the updater does not run with the libraries that were copied: {error}",
-            hint="make the environment anew: make setup",
-        ) from error
-    finally:
-        shutil.rmtree(directory)
+        for script, place in COMPLETIONS.items():
+            yield place, (directory / "completion" / script).read_bytes()

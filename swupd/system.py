@@ -189,6 +189,11 @@ def parse_os_release(text: str) -> dict[str, str]:
     return values
 
 
+def runs_systemd(root: Path) -> bool:
+    """Whether this root is a system that systemd runs (sd_booted(3))."""
+    return below(root, "run/systemd/system").is_dir()
+
+
 class Mount(NamedTuple):
     """A line of a mount table."""
 

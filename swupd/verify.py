@@ -34,7 +34,7 @@ from swupd.report import Report
 DEFAULT_PICKY_TREE = "/usr"
 DEFAULT_PICKY_WHITELIST = "/usr/lib/modules|/usr/lib/kernel|/usr/local|/usr/src"
 
-_SLICE = 8192
+_SLICE = 1024
 """Files that are hashed between two reports of progress."""
 
 

@@ -112,5 +112,8 @@ def _time(environ: Mapping[str, str], timestamp: int) -> int:
     if not text:
         return timestamp
     if not (text.isascii() and text.isdigit() and len(text) < 13 and int(text) <= TIMESTAMP_LIMIT):
-        raise BuildError(f"SOURCE_DATE_EPOCH is {text!r}, not a time in seconds since 1970")
+        raise BuildError(
+            f"SOURCE_DATE_EPOCH is {text!r}, not a time in seconds since 1970",
+            hint="unset it, and the files get the time of the version",
+        )
     return int(text)

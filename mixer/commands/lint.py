@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(workspace: Workspace, args: argparse.Namespace, report: Report) -> int:
     from mixer.build import load_composition
-    from mixer.config import load
+    from mixer.config import OFF, AptSource, load
     from mixer.lint import lint
 
     config = load(workspace, os.environ)
@@ -49,5 +49,8 @@ def run(workspace: Workspace, args: argparse.Namespace, report: Report) -> int:
     else:
         if rows:
             report.answer(table([("bundle", "path", "rule", "detail", "mend"), *rows]))
+        convertible = config.stateless == OFF and isinstance(config.source, AptSource)
+        if convertible and any(found.rule == "outside-usr" for found in findings):
+            report.info("`stateless: convert` in builder.yaml lets a build convert what packages have in /etc and /var")
         report.info(f"version {version}: {counted(len(rows), 'violation') if rows else 'no violation'}")
     return 1 if findings else 0

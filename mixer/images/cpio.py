@@ -55,6 +55,8 @@ def write(members: Iterable[Member]) -> bytes:
     parts: list[bytes] = []
     inode = 0
     for inode, member in enumerate(members, start=1):
+        if member.name == _TRAILER:
+            raise ValueError(f"{_TRAILER} cannot be the name of a member: readers take it for the end of the archive")
         parts += _parts(member, inode)
     parts += _parts(Member(_TRAILER, 0), inode + 1)
     return b"".join(parts)

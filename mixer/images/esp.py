@@ -26,6 +26,9 @@ FAT_BEGIN = 315_532_800
 FAT_END = 4_354_819_198
 """Times that FAT knows, from 1980 to 2107, in seconds since 1970."""
 
+_OFFSET = "@@"
+"""What stands between the name of an image and the offset in it, for mtools."""
+
 
 def room(size: int) -> int:
     """Bytes of content that surely have room in a partition of `size` bytes."""
@@ -38,15 +41,20 @@ def write(
     """Make the file system of `size` bytes at `offset` of the image, with these files (path from its top -> content).
 
     `time` is that of all files, in seconds since 1970; `serial` has 32 bits. Raises BuildError if the files have no
-    room, CommandError if a program fails.
+    room, or for an image that mtools would look for elsewhere; CommandError if a program fails.
     """
+    if _OFFSET in str(image):
+        raise BuildError(
+            f"mtools cannot write into {image}: it takes what comes before {_OFFSET} for the whole name",
+            hint=f"choose a place without {_OFFSET} for the image",
+        )
     needed = sum(len(content) for content in files.values())
     if size < MIN_BYTES or needed > room(size):
         raise BuildError(f"the EFI system partition of {size >> 20} MiB has no room for {needed >> 20} MiB of files")
     env = {**ENVIRONMENT, "SOURCE_DATE_EPOCH": str(min(max(time, FAT_BEGIN), FAT_END)), "MTOOLSRC": "/dev/null"}
     mkfs = ["mkfs.vfat", "--invariant", "-F", "32", "-s", str(CLUSTER_SECTORS), "-n", label, "-i", f"{serial:08x}"]
     process.run([*mkfs, "--offset", str(offset // SECTOR_BYTES), image, str(size // BLOCK_BYTES)], env=env)
-    place = f"{image}@@{offset}"
+    place = f"{image}{_OFFSET}{offset}"
     for directory in _directories(files):
         process.run(["mmd", "-i", place, f"::/{directory}"], env=env)
     for path, content in files.items():

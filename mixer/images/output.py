@@ -2,8 +2,8 @@
 
 * It is written as FILE.part, and gets its name in one step when all of it is on disk. What was there before stays until
   then; after any failure it still is there, and nothing else is.
-* FILE.json says what is in it. It is never about another image than FILE: it goes before FILE is replaced, and the new
-  one comes after.
+* FILE.json says what is in it. It is never about another image than FILE: the old one goes before FILE is replaced, and
+  the new one, which is on disk by then, gets its name after.
 
 One process at a time writes an image.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from mixer.errors import BuildError
 from swupd.errors import is_disk_full
-from swupd.fs import Directory, replace_file
+from swupd.fs import Directory
 
 UNFINISHED = ".part"
 FACTS = ".json"
@@ -36,21 +36,26 @@ def writing(target: Path, facts: Facts) -> Iterator[Path]:
     """
     if target.exists() and not target.is_file():
         raise BuildError(f"{target} is not a file", hint="name a file for the image with -o")
-    part, beside = target.with_name(target.name + UNFINISHED), target.with_name(target.name + FACTS)
+    beside = target.with_name(target.name + FACTS)
+    part, part_beside = (path.with_name(path.name + UNFINISHED) for path in (target, beside))
     try:
         part.unlink(missing_ok=True)
+        part_beside.unlink(missing_ok=True)
         try:
+            part_beside.write_text(f"{json.dumps(facts, indent=2)}\n")
             part.open("xb").close()
             yield part
-            with part.open("rb") as file:
-                os.fsync(file.fileno())
+            for path in (part, part_beside):
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
             beside.unlink(missing_ok=True)
             os.rename(part, target)
-            replace_file(beside, f"{json.dumps(facts, indent=2)}\n".encode())
+            os.rename(part_beside, beside)
             with Directory.open(target.parent) as directory:
                 directory.sync_names()
         finally:
             part.unlink(missing_ok=True)
+            part_beside.unlink(missing_ok=True)
     except OSError as error:
         raise BuildError(
             f"cannot write {target}: {error.strerror or error}",

@@ -196,7 +196,10 @@ def _merged(manifests: Mapping[str, Manifest]) -> dict[str, Entry]:
     for path in merged:
         parent = path.rpartition("/")[0]
         if parent and (parent not in merged or merged[parent].type is not FileType.DIRECTORY):
-            raise BuildError(f"{path} has no directory to be in: no bundle of the image has {parent}")
+            raise BuildError(
+                f"{path} has no directory to be in: no bundle of the image has {parent} as a directory",
+                hint=f"let a bundle of the image have {parent}, and build a version",
+            )
     return dict(sorted(merged.items(), key=lambda item: os.fsencode(item[0])))
 
 

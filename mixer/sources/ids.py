@@ -38,6 +38,7 @@ DYNAMIC_LAST = 999
 MACHINE_FIRST = 600
 """From here on the dynamic range is left to the machine that runs the system."""
 MAX_ID = 2**31 - 1
+_MAX_DIGITS = 10
 MAX_TABLE_BYTES = 4 * 1024 * 1024
 
 _HEADER = """\
@@ -71,7 +72,7 @@ class IdTable:
             words = line.split("#", 1)[0].split()
             if not words:
                 continue
-            if len(words) != 3 or words[0] not in ids or not _is_id(words[2]):
+            if len(words) != 3 or words[0] not in ids or not is_id(words[2]):
                 raise BuildError(f"{path}: line {number}: expected `user NAME ID` or `group NAME ID`", hint=_RESTORE)
             kind, name, value = words[0], words[1], int(words[2])
             if ids[kind].setdefault(name, value) != value:
@@ -140,7 +141,7 @@ def entries(etc: Path, kind: str) -> Iterator[list[str]]:
         raise SourceError(f"the root has no list of {_WORDS[kind]}: {error}") from error
     for line in lines:
         entry = line.split(":")
-        if len(entry) < 4 or not _is_id(entry[2]) or (kind == USER and not _is_id(entry[3])):
+        if len(entry) < 4 or not is_id(entry[2]) or (kind == USER and not is_id(entry[3])):
             raise SourceError(f"{path} has a line that is no {kind}: {line!r}")
         yield entry
 
@@ -197,8 +198,9 @@ def _is_of_machine(value: int) -> bool:
     return MACHINE_FIRST <= value <= DYNAMIC_LAST
 
 
-def _is_id(text: str) -> bool:
-    return text.isascii() and text.isdigit() and int(text) <= MAX_ID
+def is_id(text: str) -> bool:
+    """True for a number that can be a user's or a group's."""
+    return text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS and int(text) <= MAX_ID
 
 
 _RESTORE = "restore it from a backup; a lost line may give a user another id in the next version"

@@ -59,21 +59,26 @@ ONLY_OWNED = ("/etc/apt", "/etc/dpkg/dpkg.cfg.d", "/var")
 KEPT = ("/var/log/journal", "/var/mail", "/var/opt", "/var/spool/mail")
 """Made by scripts of essential packages and wanted on every system."""
 
+OF_ONE_MACHINE = (
+    ".pwd.lock",
+    "group-",
+    "gshadow-",
+    "hostname",
+    "passwd-",
+    "rc[0-6S].d/*",
+    "resolv.conf",
+    "shadow-",
+    "ssh/ssh_host_*",
+    "subgid-",
+    "subuid-",
+)
+"""Patterns of names below /etc."""
+
 UNWANTED = (
-    "/etc/.pwd.lock",
-    "/etc/group-",
-    "/etc/gshadow-",
-    "/etc/hostname",
+    *(f"/etc/{name}" for name in OF_ONE_MACHINE),
     "/etc/ld.so.cache",
-    "/etc/passwd-",
-    "/etc/rc[0-6S].d/*",
-    "/etc/resolv.conf",
-    "/etc/shadow-",
-    "/etc/ssh/ssh_host_*",
     "/etc/ssl/certs/ssl-cert-snakeoil.pem",
     "/etc/ssl/private/ssl-cert-snakeoil.key",
-    "/etc/subgid-",
-    "/etc/subuid-",
     "/etc/systemd/system/*.wants/apt-daily*",
     "/etc/systemd/system/*.wants/dpkg-db-backup.*",
     "/initrd.img",
@@ -87,7 +92,7 @@ UNWANTED = (
 _LEFTOVER = re.compile(r"/etc/.*\.(?:dpkg|ucf)-(?:new|dist|old|tmp)")
 _PRIVATE_KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----")
 _KEY_SCAN_BYTES = 4096
-"""How much of a file of /etc is searched for the beginning of a key."""
+"""How much of a file is searched for the beginning of a key."""
 _MERGED = ("/lib32", "/lib64", "/libo32", "/libx32")
 """Links of a merged /usr that only some systems need."""
 _CAPABILITY = "security.capability"
@@ -115,7 +120,7 @@ def scrub(root: Path, owned: Container[str]) -> list[str]:
         path, mode = found.name, found.status.st_mode
         if is_unwanted(path, is_file=not stat.S_ISDIR(mode) and not stat.S_ISLNK(mode), owned=owned):
             _remove(found.path)
-        elif path not in owned and path.startswith("/etc/") and stat.S_ISREG(mode) and _is_private_key(found.path):
+        elif path not in owned and path.startswith("/etc/") and stat.S_ISREG(mode) and holds_private_key(found.path):
             keys.append(path)
             _remove(found.path)
     _drop_dangling(root, CERTIFICATES)
@@ -168,13 +173,14 @@ def _falls_back_to_setuid(root: Path, package: str) -> bool:
         return False
 
 
-def _is_below(path: str, directories: tuple[str, ...]) -> bool:
-    return any(path.startswith(directory + "/") for directory in directories)
-
-
-def _is_private_key(path: str) -> bool:
+def holds_private_key(path: str) -> bool:
+    """True if a private key begins in the first bytes of a file."""
     with open(path, "rb") as stream:
         return bool(_PRIVATE_KEY.search(stream.read(_KEY_SCAN_BYTES)))
+
+
+def _is_below(path: str, directories: tuple[str, ...]) -> bool:
+    return any(path.startswith(directory + "/") for directory in directories)
 
 
 def _drop_dangling(root: Path, directory: str) -> None:

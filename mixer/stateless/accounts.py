@@ -128,14 +128,14 @@ def _fragment(users: list[list[str]], groups: list[list[str]]) -> str:
 
 
 def _set_values(draft: Draft, path: str, form: str, values: dict[str, int]) -> None:
-    """Set values of a configuration file, where they stand or stand as a comment; a missing file stays missing."""
+    """Set values of a configuration file, wherever they stand or stand as a comment; a missing file stays missing."""
     data = draft.read(path)
     if data is None:
         return
-    text = os.fsdecode(data)
+    text = os.fsdecode(data).removesuffix("\n") + "\n"
     for name, value in values.items():
         line = form.format(name, value)
-        text, found = re.subn(rf"^#?{name}(?=[\s=]).*$", line, text, count=1, flags=re.MULTILINE)
+        text, found = re.subn(rf"^[ \t]*#?{name}(?=[\s=]).*$", line, text, flags=re.MULTILINE)
         if not found:
             text += f"{line}\n"
     draft.rewrite(path, os.fsencode(text))

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mixer.composition import ComposedBundle
+from mixer.errors import BuildError
 from mixer.subtraction import parents, subtracted
 
 FILE_MODE = 0o644
@@ -82,8 +83,9 @@ class Draft:
     # -- changing --------------------------------------------------------------------------------------------------
 
     def write(self, bundle: str, path: str, data: bytes) -> None:
-        """Write a file of root's, with the directories that lead to it."""
+        """Write a file of root's, with the directories that lead to it; what was there is replaced."""
         self.make_directories(_parent(path))
+        self.drop(path)
         self.rewrite(path, data)
         os.chmod(self.place(path), FILE_MODE)
         self.add(bundle, path)
@@ -99,11 +101,17 @@ class Draft:
         self.add(bundle, path)
 
     def make_directories(self, path: str) -> None:
-        """A directory and those above it, as far as they are missing."""
+        """A directory and those above it, as far as they are missing. Raises BuildError if one is something else."""
         for directory in sorted({path, *parents([path])}):
-            if not os.path.isdir(self.place(directory)):
-                os.mkdir(self.place(directory))
-                os.chmod(self.place(directory), DIRECTORY_MODE)
+            if self.is_directory(directory):
+                continue
+            if self.status(directory) is not None:
+                raise BuildError(
+                    f"{directory} is in the root, but not as a directory, which a stateless OS has there",
+                    hint="remove it from the package or the content() tree that brings it",
+                )
+            os.mkdir(self.place(directory))
+            os.chmod(self.place(directory), DIRECTORY_MODE)
 
     def add(self, bundle: str, path: str) -> None:
         """List a path in a bundle."""

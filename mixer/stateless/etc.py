@@ -14,6 +14,7 @@ import os
 import re
 from fnmatch import fnmatchcase
 
+from mixer.sources.scrub import OF_ONE_MACHINE
 from mixer.stateless.draft import Draft
 
 FACTORY = "/usr/share/factory"
@@ -24,25 +25,15 @@ PAM_TARGET = "/usr/lib/pam.d"
 _INCLUDE = re.compile(rb"^[ \t]*@include[ \t]+(\S+)", re.MULTILINE)
 
 NEVER_SHIPPED = (
+    *OF_ONE_MACHINE,
     "*.dpkg-*",
     "*.ucf-*",
     "*~",
-    ".pwd.lock",
     ".resolv.conf.*",
     ".updated",
     "adjtime",
-    "group-",
-    "gshadow-",
-    "hostname",
     "machine-id",
-    "passwd-",
     "rc[0-6S].d",
-    "rc[0-6S].d/*",
-    "resolv.conf",
-    "shadow-",
-    "ssh/ssh_host_*",
-    "subgid-",
-    "subuid-",
 )
 """Patterns of names below /etc."""
 

@@ -1,6 +1,6 @@
 """Lines of tmpfiles.d and sysusers.d: writing and reading them (tmpfiles.d(5), sysusers.d(5)).
 
-Reading is as lenient as systemd is: a line that has too few fields, or whose quotes do not end, does not count. Fields
+Reading is lenient: a line that has too few fields does not count, and a quote that does not end is no quote. Fields
 come back without quotes, escapes and doubled percent signs; other specifiers (%m) stay as they are written, because
 only a running system knows what they stand for.
 """
@@ -62,8 +62,8 @@ def sysusers_lines(text: str) -> Iterator[SysusersLine]:
 
 def tmpfiles_line(kind: str, path: str, *, mode: str = "-", user: str = "-", group: str = "-", target: str = "") -> str:
     """A line for tmpfiles.d; `target` is the text of a link, of printable characters."""
-    argument = target.replace("%", "%%") or "-"
-    return f"{kind} {field(path)} {mode} {user} {group} - {argument}".removesuffix(" -") + "\n"
+    argument = f" {target.replace('%', '%%')}" if target else ""
+    return f"{kind} {field(path)} {mode} {user} {group} -{argument}\n"
 
 
 def field(text: str) -> str:

@@ -35,9 +35,11 @@ def _convert(draft: Draft, source: str, target: str) -> int:
         if not stat.S_ISLNK(status.st_mode) or (directory and not directory.endswith(_DEPENDENCIES)):
             continue
         text = os.readlink(draft.place(path))
+        unit = canonical(os.path.normpath(os.path.join(os.path.dirname(path), text)))
         new = f"{target}/{name}"
-        wanted = _relative(text, path, source, new, canonical)
-        if text == MASK or not _is_free(draft, new, wanted):
+        # A unit that stays in /etc keeps its absolute name.
+        wanted = os.path.relpath(unit, os.path.dirname(new)) if unit.startswith("/usr/") else unit
+        if unit == MASK or not _is_free(draft, new, wanted):
             continue
         if wanted != text:
             _relink(draft, path, wanted)
@@ -47,15 +49,6 @@ def _convert(draft: Draft, source: str, target: str) -> int:
         if stat.S_ISDIR(status.st_mode) and path.endswith(_DEPENDENCIES) and not os.listdir(draft.place(path)):
             draft.drop(path)
     return moved
-
-
-def _relative(text: str, path: str, source: str, new: str, canonical: Canonical) -> str:
-    """The text of the link at its new place. A unit that is not beside it there keeps its absolute name."""
-    directory = path.rpartition("/")[0]
-    unit = canonical(os.path.normpath(f"{directory}/{text}" if not text.startswith("/") else text))
-    if unit.startswith(f"{source}/"):
-        return unit
-    return os.path.relpath(unit, new.rpartition("/")[0]) if unit.startswith("/usr/") else text
 
 
 def _is_free(draft: Draft, path: str, text: str) -> bool:

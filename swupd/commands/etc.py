@@ -94,7 +94,7 @@ def _diff(args: Namespace, paths: Sequence[str], report: Report) -> int:
         try:
             layers = etcoverlay.find_layers(session.settings.root)
             found = _found(session, layers)
-            shown = [d for d in selected(found, paths or [""]) if args.all or not _is_machine_made(layers, d.path)]
+            shown = [d for d in selected(found, paths or [""]) if args.all or not layers.is_machine_made(d.path)]
         except PermissionError as error:
             raise NotRootError(f"cannot read {error.filename}: {error.strerror}", hint="run this as root") from error
     if args.json_output:
@@ -124,10 +124,6 @@ def _found(session: Session, layers: Layers) -> list[Difference]:
             session.report.verbose(f"{error}: the record of changes is as it was")
     bases = etcoverlay.read_bases(layers.state, session.report)
     return etcoverlay.survey(layers, bases, etcoverlay.read_queue(layers.state))
-
-
-def _is_machine_made(layers: Layers, path: str) -> bool:
-    return etcoverlay.is_machine_made(path, is_link=os.path.islink(layers.root / "etc" / path))
 
 
 def table(differences: Iterable[Difference]) -> list[str]:

@@ -22,7 +22,15 @@ from swupd import history
 from swupd.commands.preview import listed
 from swupd.commands.steps import Steps
 from swupd.commands.verifying import check_files, load_scope
-from swupd.errors import DiskSpaceError, IncompleteError, InstallError, NextBootError, UsageError, is_disk_full
+from swupd.errors import (
+    DiskSpaceError,
+    IncompleteError,
+    InstallError,
+    NextBootError,
+    ProjectError,
+    UsageError,
+    is_disk_full,
+)
 from swupd.formats.bootentry import version_of
 from swupd.fs import Directory
 from swupd.history import Event
@@ -142,7 +150,6 @@ class _OnSnapshot:
             )
         self._made = draft.name
         self._taken = max(0, free_before - _free_bytes(place.top))
-        self._take_back_tracking(removed=True)
         self._clean_up()
         return status
 
@@ -222,11 +229,13 @@ class _OnSnapshot:
             )
 
     def _clean_up(self) -> None:
-        """What is superfluous now, the base that nobody has booted for one, can go with the next run as well."""
+        """What fails here does not take the deployment back. What is superfluous now, the base that nobody has booted
+        for one, can go with the next run as well."""
         try:
+            self._take_back_tracking(removed=True)
             deploy.tidy(self._place, self._session.statedir.data_dir)
-        except (OSError, NextBootError) as error:
-            self._report.warning(f"older deployments cannot be removed: {error}")
+        except (OSError, ProjectError) as error:
+            self._report.warning(f"deployment {self._made} is ready, but not everything could be tidied up: {error}")
 
     def _tell_conflicts(self, root: Path) -> None:
         """What the user has changed in /etc and the new version has changed as well."""

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 
 from swupd.commands.applying import scripts
 from swupd.commands.steps import Steps
-from swupd.errors import ExitCode, NextBootError, StateDirectoryError
+from swupd.errors import ExitCode, StateDirectoryError
 from swupd.fs import Directory
 from swupd.nextboot import selecting
 from swupd.nextboot.deployments import survey
-from swupd.nextboot.place import Located, Place, locate
+from swupd.nextboot.place import Located, Place, is_deployment, locate
 from swupd.report import Report, counted
 from swupd.session import Session, exclusive
 from swupd.transaction import rollback
@@ -42,13 +42,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, report: Report) -> int:
     with exclusive(args, report, network=False) as session:
-        try:
-            located = locate(session.settings.root)
-        except NextBootError:
-            if args.deployment:
-                raise
-        else:
-            _choose_next(args, session, located)
+        if args.deployment or is_deployment(session.settings.root):
+            _choose_next(args, session, locate(session.settings.root))
             return ExitCode.OK
         try:
             with Directory.open(session.statedir.data_dir) as data, Directory.open(session.settings.root) as root:

@@ -1,8 +1,9 @@
 """`swupd status`: what runs, what boots next, and what became of the other versions.
 
 Needs no root, but only root can look at the boot entries. With --quiet the running version is printed and, if another
-one boots next, that one on a second line; with --json-output one event has everything as JSON. On a system that cannot
-switch on its next boot only the version is told.
+one boots next, that one on a second line; with --json-output one event has everything as JSON, in which `failed` has
+what failed its boot or its health checks and `set_aside` what somebody went back from. On a system that cannot switch
+on its next boot only the version is told.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, report: Report) -> int:
     from swupd.nextboot import overview
-    from swupd.nextboot.place import locate
+    from swupd.nextboot.place import is_deployment, locate
 
     with reading(args, report) as session:
         try:
@@ -40,7 +41,8 @@ def run(args: Namespace, report: Report) -> int:
                 report.answer(str(version))
             else:
                 report.info(f"Running:   {version}")
-                report.info(f"Next boot: the same; {error}")
+                following = "not known" if is_deployment(session.settings.root) else "the same"
+                report.info(f"Next boot: {following}; {error}")
             return ExitCode.OK
         seen = overview.look(located)
     if args.json_output:

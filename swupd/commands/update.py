@@ -110,7 +110,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(SKIP_OPTION, action="store_true", help="do not check the free space before")
     add_option(parser)
-    parser.add_argument("--retry", action="store_true", help="also to a version that has failed to boot before")
+    parser.add_argument(
+        "--retry",
+        action="store_true",
+        help="also to a version that has failed to boot before, or that 'swupd rollback' has set aside",
+    )
     parser.add_argument(
         "--reboot-at",
         type=parse_time,

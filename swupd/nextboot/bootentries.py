@@ -19,6 +19,7 @@ process at a time changes them.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -119,10 +120,21 @@ class BootEntries:
                 ) from error
 
     def change(self, old: BootEntry, new: BootEntry) -> None:
-        """Rename an entry to another state of the same one."""
+        """Rename an entry to another state of the same one, unless it was done by somebody else meanwhile.
+
+        Raises NextBootError if the entry is not as it was read any more.
+        """
         if old.file_name == new.file_name:
             return
         with self._entries() as directory:
+            # A boot is blessed without the system's lock: the name that is about to be freed may be the only one.
+            fcntl.flock(directory.fd, fcntl.LOCK_EX)
+            if directory.lstat(old.file_name) is None:
+                if directory.lstat(new.file_name) is None:
+                    raise NextBootError(
+                        f"the boot entry of {old.name} was changed by somebody else meanwhile", hint="try again"
+                    )
+                return
             with suppress(FileNotFoundError):
                 directory.unlink(new.file_name)
             directory.rename(old.file_name, new.file_name)

@@ -25,7 +25,7 @@ from typing import NamedTuple
 from swupd.errors import NextBootError
 from swupd.formats.bootentry import SUBVOLUMES, BootEntry, free_name, initrd_name, is_deployment_name, kernel_name
 from swupd.formats.kernels import Kernel, is_boot_file
-from swupd.formats.manifest import Entry
+from swupd.formats.manifest import Entry, FileType
 from swupd.fs import Directory
 from swupd.nextboot import accounts, assess, kernels, record, subvolumes
 from swupd.nextboot.bootentries import sha256_of
@@ -173,14 +173,19 @@ class RoomForKernels:
 
     def before_staging(self, entries: Iterable[Entry]) -> None:
         """The sizes are not known yet: those of the kernel that is there will do."""
-        if any(is_boot_file(entry.name) for entry in entries):
+        if any(map(_goes_along, entries)):
             with suppress(NextBootError):
                 kernel = kernels.find(self._base)
                 self._entries.check_room(sum((self._base / name).stat().st_size for name in kernel.files))
 
     def before_install(self, entries: Iterable[Entry], staged: Directory) -> None:
-        files = [Path(staged.path, entry.hash) for entry in entries if is_boot_file(entry.name)]
+        files = [Path(staged.path, entry.hash) for entry in entries if _goes_along(entry)]
         self._entries.check_room(self._entries.missing_bytes((path, kernel_name(sha256_of(path))) for path in files))
+
+
+def _goes_along(entry: Entry) -> bool:
+    """Whether it may be copied to the boot partition; links are not followed to kernels."""
+    return entry.type is FileType.FILE and is_boot_file(entry.name)
 
 
 class _File(NamedTuple):

@@ -68,6 +68,10 @@ class Layers:
     def open_factory(self) -> Directory:
         return _open(self.root, FACTORY)
 
+    def is_machine_made(self, path: str) -> bool:
+        """Whether what is there was made by the machine for itself."""
+        return is_machine_made(path, is_link=os.path.islink(self.root / "etc" / path))
+
     def open_changed(self) -> Directory:
         """The user's layer, or all of /etc where there are no layers."""
         return _open(self.state, UPPER) if self.is_overlay else self.open_etc()
@@ -103,7 +107,7 @@ def survey(layers: Layers, bases: Mapping[str, str], queue: frozenset[str] = fro
 
 
 def is_machine_made(path: str, *, is_link: bool = False) -> bool:
-    """Whether the machine makes it for itself."""
+    """Whether it is what machines make for themselves."""
     patterns = MACHINE_MADE + (MACHINE_MADE_LINKS if is_link else ())
     return any(fnmatchcase(path, pattern) and path.count("/") == pattern.count("/") for pattern in patterns)
 

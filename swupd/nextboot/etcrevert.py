@@ -152,12 +152,12 @@ def _concerned(layers: Layers, differences: Sequence[Difference], path: str, *, 
     found = [difference for difference in differences if is_within(difference.path, path)]
     if machine_made:
         return found
-    if any(difference.path == path and _is_machine_made(layers, path) for difference in found):
+    if any(difference.path == path and layers.is_machine_made(path) for difference in found):
         raise UsageError(
             f"/etc/{path} is what the machine made for itself",
             hint="--all reverts it all the same; the next boot makes another one",
         )
-    return [difference for difference in found if not _is_machine_made(layers, difference.path)]
+    return [difference for difference in found if not layers.is_machine_made(difference.path)]
 
 
 def _check(layers: Layers, chosen: Iterable[Difference], mounts: Path, *, machine_made: bool) -> None:
@@ -188,16 +188,6 @@ def _machine_made_below(layers: Layers, path: str) -> Iterator[str]:
             with layers.open_etc() as etc, etc.descend(directory) as below:
                 names = [f"{directory}/{name}" for name in sorted(below.names())]
             yield from (name for name in names if etcoverlay.is_machine_made(name))
-
-
-def _is_machine_made(layers: Layers, path: str) -> bool:
-    with layers.open_etc() as etc:
-        return etcoverlay.is_machine_made(path, is_link=_is_link(etc, path))
-
-
-def _is_link(etc: Directory, path: str) -> bool:
-    status = etc.lstat(path) if path and "/" not in path else None
-    return status is not None and stat.S_ISLNK(status.st_mode)
 
 
 def _exists(opening: Callable[[], Directory], path: str) -> bool:

@@ -16,7 +16,6 @@ Only the one process of a boot that assesses it writes the report.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import stat
@@ -28,10 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from swupd import process
-from swupd.errors import UnsafePathError
-from swupd.formats.bootentry import is_deployment_name
 from swupd.fs import Directory
-from swupd.nextboot.record import TIME_LIMIT
+from swupd.nextboot import statefile
+from swupd.system import runs_systemd
 
 DIRECTORIES = ("usr/lib/swupd/health.d", "etc/swupd/health.d")
 """Below the root; what the later ones have replaces what the earlier ones have."""
@@ -48,15 +46,11 @@ OUTPUT_LIMIT = 1 << 14
 REASON_LIMIT = 300
 """Characters."""
 FILE = "health.json"
-FILE_LIMIT = 1 << 20
-"""Bytes."""
 MAX_REPORTS = 10
 """Of so many deployments the report knows the last boot."""
 
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 _SWITCHED_OFF = "/dev/null"
-_BOOTED = "run/systemd/system"
-"""Exists when systemd runs the system (sd_booted(3))."""
 _SYSTEMCTL = "usr/bin/systemctl"
 _FAILED_UNITS = ("list-units", "--state=failed", "--plain", "--no-legend", "--no-pager", "--full")
 
@@ -134,22 +128,9 @@ def perform(
 
 def read(boot: Directory) -> dict[str, Health]:
     """The last report of each deployment, in the directory `boot` of the state; the latest comes last."""
-    try:
-        with boot.open_file(FILE) as file:
-            raw = json.loads(file.read(FILE_LIMIT))
-    except (OSError, UnsafePathError, ValueError, RecursionError):
-        return {}
-    reports = [report for item in _items(raw, "reports") if (report := _health(item)) is not None]
+    raw = statefile.read(boot, FILE)
+    reports = [report for item in statefile.objects(raw, "reports") if (report := _health(item)) is not None]
     return {report.deployment: report for report in reports[-MAX_REPORTS:]}
-
-
-def load(boot_state: Path) -> dict[str, Health]:
-    """The same by the path of that directory."""
-    try:
-        with Directory.open(boot_state) as boot:
-            return read(boot)
-    except OSError:
-        return {}
 
 
 def write(boot: Directory, reports: Mapping[str, Health]) -> None:
@@ -162,8 +143,7 @@ def write(boot: Directory, reports: Mapping[str, Health]) -> None:
         }
         for report in list(reports.values())[-MAX_REPORTS:]
     ]
-    boot.replace_file(FILE, json.dumps({"reports": raw}, indent=1).encode() + b"\n", mode=0o644)
-    boot.sync_names()
+    statefile.write(boot, FILE, {"reports": raw})
 
 
 def add(boot: Directory, report: Health) -> None:
@@ -197,7 +177,7 @@ def _run(path: Path, root: Path, seconds: float) -> tuple[Outcome, str]:
 
 
 def _no_failed_unit(root: Path, seconds: float) -> tuple[Outcome, str]:
-    if not (root / _BOOTED).is_dir():
+    if not runs_systemd(root):
         return Outcome.SKIPPED, "systemd does not run here"
     why, lines = _attempt([root / _SYSTEMCTL, *_FAILED_UNITS], root, seconds)
     if why:
@@ -238,33 +218,22 @@ def _signal(number: int) -> str:
 
 
 def _one_line(text: str) -> str:
-    return "".join(sign if sign.isprintable() else "?" for sign in text[:REASON_LIMIT])
+    return statefile.one_line(text, REASON_LIMIT)
 
 
-def _items(raw: Any, key: str) -> list[Any]:
-    value = raw.get(key) if isinstance(raw, dict) else None
-    return value if isinstance(value, list) else []
-
-
-def _health(raw: Any) -> Health | None:
-    if not isinstance(raw, dict):
-        return None
+def _health(raw: Mapping[str, Any]) -> Health | None:
     deployment, when = raw.get("deployment"), raw.get("when")
-    if not isinstance(deployment, str) or not is_deployment_name(deployment):
+    if not (statefile.is_name(deployment) and statefile.is_time(when)):
         return None
-    if type(when) is not int or not 0 <= when < TIME_LIMIT:
-        return None
-    results = [result for item in _items(raw, "checks")[:MAX_CHECKS] if (result := _result(item)) is not None]
-    return Health(deployment, when, tuple(results))
+    checks = statefile.objects(raw, "checks")[:MAX_CHECKS]
+    return Health(deployment, when, tuple(result for check in checks if (result := _result(check)) is not None))
 
 
-def _result(raw: Any) -> Result | None:
-    if not isinstance(raw, dict):
-        return None
+def _result(raw: Mapping[str, Any]) -> Result | None:
     name, outcome, reason, seconds = (raw.get(key) for key in ("name", "outcome", "reason", "seconds"))
     if not isinstance(name, str) or not _is_name(name) or not isinstance(reason, str):
         return None
     known = next((member for member in Outcome if member.value == outcome), None)
-    if known is None or not (type(seconds) is int or type(seconds) is float) or not 0 <= seconds < TIME_LIMIT:
+    if known is None or not (type(seconds) is int or type(seconds) is float) or not 0 <= seconds < statefile.TIME_LIMIT:
         return None
     return Result(name, known, _one_line(reason), seconds)

@@ -7,21 +7,21 @@ user, is told what the shared state knows, and why the rest is missing.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swupd.errors import CommandError, NextBootError
+from swupd.errors import NextBootError, ProjectError
 from swupd.formats.bootentry import BootEntry, version_of
+from swupd.fs import Directory
 from swupd.nextboot import health, record, reset
 from swupd.nextboot.assess import is_on_trial
 from swupd.nextboot.deployments import Deployment, Role, following, survey
 from swupd.nextboot.health import Health
 from swupd.nextboot.place import Located, Place, locate
-from swupd.nextboot.record import Failure
+from swupd.nextboot.record import Failure, Record, moment
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,17 @@ class Overview:
         return tuple(deployment.name for deployment in self.deployments if deployment.role is role)
 
     @property
+    def failed(self) -> tuple[Failure, ...]:
+        """What is on record as failed, the oldest first."""
+        return tuple(failure for failure in self.failures if not failure.is_set_aside)
+
+    @property
+    def set_aside(self) -> tuple[str, ...]:
+        """What somebody went back from: deployments that are there, and those of which only the record tells."""
+        told = (failure.name for failure in self.failures if failure.is_set_aside)
+        return tuple(dict.fromkeys([*self.named(Role.SET_ASIDE), *told]))
+
+    @property
     def next(self) -> str:
         """What boots next; empty if that is not known."""
         return "" if self.obstacle else next(iter(self.named(Role.NEXT)), self.running)
@@ -60,7 +71,7 @@ class Overview:
 
 def look(located: Located) -> Overview:
     """Gather what can be known."""
-    known, reports = record.load(located.boot_state), health.load(located.boot_state)
+    known, reports = _remembered(located)
     found: tuple[Deployment, ...] = ()
     emptied: tuple[str, ...] = ()
     with suppress(OSError):
@@ -70,7 +81,7 @@ def look(located: Located) -> Overview:
         try:
             with Place.open(located) as place:
                 found = survey(place)
-        except (NextBootError, CommandError) as error:
+        except (ProjectError, OSError) as error:
             obstacle = str(error)
     return Overview(
         running=located.running,
@@ -91,7 +102,17 @@ def failure_of(root: Path, version: int) -> Failure | None:
         located = locate(root)
     except NextBootError:
         return None
-    return record.load(located.boot_state).failed_version(version)
+    known, _ = _remembered(located)
+    return known.failed_version(version)
+
+
+def _remembered(located: Located) -> tuple[Record, dict[str, Health]]:
+    """What the shared state knows, for whoever may read it."""
+    try:
+        with Directory.open(located.boot_state) as boot:
+            return record.read(boot), health.read(boot)
+    except OSError:
+        return Record(), {}
 
 
 def lines(seen: Overview) -> list[str]:
@@ -107,25 +128,25 @@ def lines(seen: Overview) -> list[str]:
     if seen.reset:
         parts = " and ".join(f"/{part}" for part in seen.reset)
         rows.append(("Reset:", f"{parts} with the next boot; to withdraw that: swupd reset --cancel"))
-    aside = dict.fromkeys([*seen.named(Role.SET_ASIDE), *(f.name for f in seen.failures if f.is_set_aside)])
     for heading, names in (
         ("Previous:", seen.named(Role.PREVIOUS)),
         ("Kept:", seen.named(Role.KEPT)),
-        ("Set aside:", aside),
+        ("Set aside:", seen.set_aside),
         ("Pinned:", seen.pinned),
     ):
         if names:
             rows.append((heading, ", ".join(names)))
-    for failure in reversed(seen.failures):
-        if not failure.is_set_aside:
-            rows.append(("Failed:", f"{failure.name} ({moment(failure.when)}): {failure.why}"))
+    rows += [("Failed:", f"{f.name} ({moment(f.when)}): {f.why}") for f in reversed(seen.failed)]
     if seen.health is not None:
         rows += [("Unhealthy:", f"{result.name}: {result.reason}") for result in seen.health.failed]
     return [f"{heading:<11}{text}" for heading, text in rows]
 
 
 def as_json(seen: Overview) -> dict[str, Any]:
-    """For programs; `next`, `tries_left` and `deployments` are null where they are not known."""
+    """For programs; `next`, `tries_left` and `deployments` are null where they are not known.
+
+    No version in `failed` or `set_aside` is offered again, but only in `failed` something went wrong.
+    """
     report = seen.health
     return {
         "running": seen.running,
@@ -137,7 +158,8 @@ def as_json(seen: Overview) -> dict[str, Any]:
         "checked": report.when if report is not None else None,
         "next": seen.next or None,
         "previous": next(iter(seen.named(Role.PREVIOUS)), None),
-        "failed": [{"name": f.name, "when": f.when, "why": f.why} for f in seen.failures],
+        "failed": [{"name": f.name, "when": f.when, "why": f.why} for f in seen.failed],
+        "set_aside": list(seen.set_aside),
         "pinned": list(seen.pinned),
         "reset": list(seen.reset),
         "deployments": None if seen.obstacle else [deployment_json(d) for d in seen.deployments],
@@ -182,10 +204,6 @@ def table(found: Sequence[tuple[Deployment, int]]) -> list[str]:
         rows.append((deployment.name, version, role, state(deployment.entry), pinned, when))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def moment(when: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(when))
 
 
 def _running_state(seen: Overview) -> str:

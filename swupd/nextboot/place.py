@@ -76,8 +76,14 @@ class Located:
 
 def locate(root: Path, mounts: Sequence[Mount] | None = None) -> Located:
     """Find the deployment that a root is. Raises NextBootError if it is none."""
-    mounts = read_mounts(MOUNTS) if mounts is None else mounts
     point = os.fspath(root)
+    if mounts is None:
+        try:
+            mounts = read_mounts(MOUNTS)
+        except OSError as error:
+            raise NextBootError(
+                f"what is mounted at {point} cannot be found out: {MOUNTS}: {error.strerror}", hint="mount /proc"
+            ) from error
     found = _last(mounts, point)
     if found is None or found.type != "btrfs":
         what = "is not a mount point" if found is None else f"is on {found.type}, not on btrfs"
@@ -103,8 +109,11 @@ def locate(root: Path, mounts: Sequence[Mount] | None = None) -> Located:
 
 
 def is_deployment(root: Path) -> bool:
-    """Whether a root is mounted from a deployment, whatever else is wrong with it."""
-    found = _last(read_mounts(MOUNTS), os.fspath(root))
+    """Whether a root is mounted from a deployment, as far as that can be seen, and whatever else is wrong with it."""
+    try:
+        found = _last(read_mounts(MOUNTS), os.fspath(root))
+    except OSError:
+        return False
     return found is not None and found.type == "btrfs" and bool(_deployment(found.source))
 
 

@@ -9,26 +9,20 @@ assesses it, may write.
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-from swupd.errors import UnsafePathError
-from swupd.formats.bootentry import is_deployment_name, version_of
+from swupd.formats.bootentry import version_of
 from swupd.fs import Directory
+from swupd.nextboot import statefile
 
 FILE = "record.json"
-FILE_LIMIT = 1 << 20
-"""Bytes."""
 MAX_FAILURES = 100
 """How many failures are remembered."""
 TEXT_LIMIT = 1000
 """Characters of a reason."""
-TIME_LIMIT = 1 << 40
-"""Seconds since 1970: what calendars know."""
 SET_ASIDE = "it was set aside by 'swupd rollback'"
 """The reason for those that somebody went back from."""
 
@@ -53,8 +47,7 @@ class Failure:
     @property
     def sentence(self) -> str:
         """Why the version is not offered."""
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.when))
-        return f"version {self.version} is held back since {when}: {self.why}"
+        return f"version {self.version} is held back since {moment(self.when)}: {self.why}"
 
 
 @dataclass(frozen=True)
@@ -89,25 +82,10 @@ class Record:
 
 def read(boot: Directory) -> Record:
     """The record in the directory `boot` of the state; an empty one if there is none that can be read."""
-    try:
-        with boot.open_file(FILE) as file:
-            raw = json.loads(file.read(FILE_LIMIT))
-    except (OSError, UnsafePathError, ValueError, RecursionError):
-        return Record()
-    if not isinstance(raw, dict):
-        return Record()
-    failures = [failure for item in _items(raw, "failures") if (failure := _failure(item)) is not None]
-    pinned = (name for name in _items(raw, "pinned") if isinstance(name, str) and is_deployment_name(name))
+    raw = statefile.read(boot, FILE)
+    failures = [failure for item in statefile.objects(raw, "failures") if (failure := _failure(item)) is not None]
+    pinned = filter(statefile.is_name, statefile.items(raw, "pinned"))
     return Record(tuple(failures[-MAX_FAILURES:]), frozenset(pinned))
-
-
-def load(boot_state: Path) -> Record:
-    """The same by the path of that directory."""
-    try:
-        with Directory.open(boot_state) as boot:
-            return read(boot)
-    except OSError:
-        return Record()
 
 
 def write(boot: Directory, record: Record) -> None:
@@ -116,21 +94,16 @@ def write(boot: Directory, record: Record) -> None:
         "failures": [{"name": f.name, "when": f.when, "why": f.why[:TEXT_LIMIT]} for f in record.failures],
         "pinned": sorted(record.pinned),
     }
-    boot.replace_file(FILE, json.dumps(raw, indent=1).encode() + b"\n", mode=0o644)
-    boot.sync_names()
+    statefile.write(boot, FILE, raw)
 
 
-def _items(raw: dict[str, Any], key: str) -> list[Any]:
-    value = raw.get(key)
-    return value if isinstance(value, list) else []
+def moment(when: int) -> str:
+    """Seconds since 1970, for people."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(when))
 
 
-def _failure(raw: Any) -> Failure | None:
-    if not isinstance(raw, dict):
+def _failure(raw: Mapping[str, Any]) -> Failure | None:
+    name, when, why = (raw.get(key) for key in ("name", "when", "why"))
+    if not (statefile.is_name(name) and statefile.is_time(when) and isinstance(why, str)):
         return None
-    name, when, why = raw.get("name"), raw.get("when"), raw.get("why")
-    if not isinstance(name, str) or not is_deployment_name(name) or not isinstance(why, str):
-        return None
-    if type(when) is not int or not 0 <= when < TIME_LIMIT:
-        return None
-    return Failure(name, when, "".join(sign if sign.isprintable() else "?" for sign in why[:TEXT_LIMIT]))
+    return Failure(name, when, statefile.one_line(why, TEXT_LIMIT))

@@ -30,15 +30,13 @@ from swupd import process
 from swupd.errors import CommandError
 from swupd.nextboot.place import Place
 from swupd.report import Report
-from swupd.system import MOUNTS
+from swupd.system import MOUNTS, runs_systemd
 
 SWITCHED = ("usr", "boot", "etc")
 """The directories below the root over which a switch mounts others."""
 SECONDS = 300.0
 """How long each of the programs may take; services go on starting after that."""
 _OUTPUT_LIMIT = 4 << 10
-_BOOTED = "run/systemd/system"
-"""Exists when systemd runs the system (sd_booted(3))."""
 _SYSTEMCTL = "usr/bin/systemctl"
 _SYSUSERS = "usr/bin/systemd-sysusers"
 _TMPFILES = "usr/bin/systemd-tmpfiles"
@@ -99,7 +97,7 @@ def look(root: Path) -> Before:
 
 def services(root: Path) -> dict[str, Service]:
     """The running services by name; none if systemd does not run this root or does not answer."""
-    if not (root / _BOOTED).is_dir():
+    if not runs_systemd(root):
         return {}
     what = f"--property={','.join(_PROPERTIES)}"
     try:
@@ -131,7 +129,7 @@ def follow(place: Place, name: str, before: Before, report: Report) -> Followed:
     before: what `look` said before the switch.
     """
     root = place.located.root
-    if not (root / _BOOTED).is_dir():
+    if not runs_systemd(root):
         return Followed((), ())
     for program, *arguments in ((_SYSUSERS,), (_TMPFILES, "--create")):
         if (root / program).exists():

@@ -99,6 +99,8 @@ class BootMix:
                     if found := re.search(r"http://127\.0\.0\.1:(\d+)(\S*)", line):
                         self.url = f"http://10.0.2.2:{found[1]}{found[2].rstrip('/')}"
                         break
+                else:
+                    raise AssertionError("the server has ended")
                 yield
             finally:
                 server.terminate()

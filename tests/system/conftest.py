@@ -1,4 +1,4 @@
-"""Real clusters on the loopback interface."""
+"""Real clusters on the loopback interface, and real versions and disks for virtual machines."""
 
 from __future__ import annotations
 

@@ -111,10 +111,7 @@ class Disk:
 
 
 class Machine:
-    """A machine; `boot` starts it, `command` types into its console.
-
-    arguments: more of QEMU's. quick: leave out units that tests of other things need not wait for.
-    """
+    """A machine; `boot` starts it, `command` types into its console."""
 
     def __init__(self, disk: Disk, directory: Path) -> None:
         self.disk = disk

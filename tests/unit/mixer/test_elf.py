@@ -46,6 +46,13 @@ def test_what_is_no_whole_program_is_refused(data: bytes) -> None:
         elf.read(data)
 
 
+def test_a_table_of_segments_beyond_everything_is_refused() -> None:
+    data = bytearray(PROGRAM.read_bytes()[:4096])
+    data[0x20:0x28] = b"\xff" * 8
+    with pytest.raises(ValueError, match="cut off"):
+        elf.read(bytes(data))
+
+
 @given(st.data())
 def test_whatever_is_wrong_with_a_program_is_a_value_error(data: st.DataObject) -> None:
     good = bytearray(Path("/bin/true").read_bytes()[:4096])

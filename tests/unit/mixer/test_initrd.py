@@ -129,6 +129,29 @@ def test_only_a_static_busybox_will_do(root: Root, content: bytes | None, messag
     assert "busybox-static" in caught.value.hint
 
 
+@pytest.mark.parametrize("name", ["usr/bin/busybox", "bin"])
+def test_a_busybox_outside_of_the_root_is_none(root: Root, tmp_path: Path, name: str) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/busybox").write_bytes(b"another's")
+    link = root.path / name
+    link.unlink(missing_ok=True)
+    link.symlink_to(tmp_path / "outside" / ("busybox" if "busybox" in name else ""))
+    with pytest.raises(BuildError, match="the root has no /bin/busybox"):
+        initrd.make(root.path)
+
+
+@needs_busybox
+def test_the_boot_directory_is_the_one_of_the_root(root: Root, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    inside = root.path / str(outside)[1:]
+    shutil.copytree(root.path / "boot", inside)
+    shutil.move(root.path / "boot", outside)
+    (root.path / "boot").symlink_to(outside)
+    assert initrd.make(root.path) == {f"/boot/initrd-{VERSION}": f"/boot/vmlinuz-{VERSION}"}
+    assert (inside / f"initrd-{VERSION}").exists()
+    assert not (outside / f"initrd-{VERSION}").exists()
+
+
 @needs_busybox
 def test_the_initrd_has_all_that_its_scripts_use(root: Root, tmp_path: Path) -> None:
     unpacked = root.unpacked(tmp_path / "unpacked")
@@ -173,8 +196,18 @@ def test_modules_are_decompressed(root: Root, tmp_path: Path, suffix: str, compr
 
 
 @needs_busybox
-@pytest.mark.parametrize("suffix", [".xz", ".zst", ".gz"])
-def test_a_damaged_module_is_named(root: Root, suffix: str) -> None:
+@pytest.mark.parametrize(
+    ("suffix", "content"),
+    [
+        *(pytest.param(suffix, b"damaged", id=f"damaged {suffix}") for suffix in (".xz", ".zst", ".gz")),
+        pytest.param(".xz", lzma.compress(bytes(5000))[:-20], id="cut off .xz"),
+        pytest.param(".zst", zstandard.compress(bytes(5000))[:-2], id="cut off .zst"),
+        pytest.param(".gz", gzip.compress(bytes(5000))[:-10], id="cut off .gz"),
+        pytest.param("", gzip.compress(b"module"), id="compressed without a suffix"),
+    ],
+)
+def test_a_damaged_module_is_named(root: Root, suffix: str, content: bytes) -> None:
     root.kernel(DEPENDENCIES.replace(".ko", f".ko{suffix}"))
+    (root.modules / f"kernel/crypto/crc32c-intel.ko{suffix}").write_bytes(content)
     with pytest.raises(BuildError, match=r"cannot decompress the module .*crc32c-intel\.ko"):
         initrd.make(root.path)

@@ -83,6 +83,11 @@ VIOLATIONS: list[tuple[str, str, Callable[[Version], None]]] = [
     ("forbidden-file", "/var/lib/dpkg/status", lambda v: v.file("/var/lib/dpkg/status")),
     ("private-key", "/usr/share/factory/etc/ssl/x", lambda v: v.file("/usr/share/factory/etc/ssl/x", KEY)),
     ("private-key", "/usr/share/app/server.pem", lambda v: v.file("/usr/share/app/server.pem", KEY)),
+    (
+        "private-key",
+        "/usr/share/app/server.key",
+        lambda v: v.file("/usr/share/app/server.key", '{"key": "-----BEGIN PRIVATE KEY-----\\nx"}'),
+    ),
     ("usr-local", "/usr/local/bin/x", lambda v: (v.root / "usr/local").unlink() or v.file("/usr/local/bin/x")),
     ("setuid", "/usr/bin/x", lambda v: v.file("/usr/bin/x", mode=0o4755)),
     ("setuid", "/usr/bin/x", lambda v: v.file("/usr/bin/x", mode=0o2755)),
@@ -91,8 +96,15 @@ VIOLATIONS: list[tuple[str, str, Callable[[Version], None]]] = [
     ("link-outside", "/usr/bin/x", lambda v: v.link("/usr/bin/x", "/opt/x")),
     ("link-outside", "/usr/bin/x", lambda v: v.link("/usr/bin/x", "/dev/shm")),
     ("link-outside", "/usr/bin/x", lambda v: v.link("/usr/bin/x", "../../home/x")),
+    ("link-outside", "/usr/bin/x", lambda v: v.link("/usr/bin/x", "/libexec/x")),
+    (
+        "link-outside",
+        "/usr/share/factory/etc/x",  # seen as /etc/x
+        lambda v: v.link("/usr/share/factory/etc/x", "../home/x"),
+    ),
     ("unknown-user", TMPFILES, lambda v: v.file(TMPFILES, "d /var/x 0755 ghost root -\n")),
     ("unknown-user", TMPFILES, lambda v: v.file(TMPFILES, "d /var/x 0755 root 4711 -\n")),
+    ("unknown-user", TMPFILES, lambda v: v.file(TMPFILES, f"d /var/x 0755 root {'7' * 5000} -\n")),
     ("unknown-user", SYSUSERS, lambda v: v.file(SYSUSERS, "m web ghosts\n")),
     ("unknown-user", SYSUSERS, lambda v: v.file(SYSUSERS, "u new 200:ghosts\n")),
     ("id-conflict", SYSUSERS, lambda v: v.file(SYSUSERS, "u web 103\n")),
@@ -126,6 +138,7 @@ def test_every_rule_has_a_violation_here() -> None:
         lambda v: v.link("/usr/lib/x", "/etc/x"),
         lambda v: v.link("/usr/sbin/ip", "/bin/ip"),
         lambda v: v.link("/usr/share/x", "../../var/x"),
+        lambda v: v.link("/usr/share/factory/etc/mtab", "../proc/self/mounts"),
         lambda v: v.file("/usr/bin/sudo", mode=0o4755),
         lambda v: v.file("/usr/bin/mine", mode=0o4755),
         lambda v: v.directory("/usr/share/x", 0o1777),
@@ -136,6 +149,7 @@ def test_every_rule_has_a_violation_here() -> None:
         lambda v: v.file(TMPFILES, "d /var/x 0755 :web 102 -\nz /dev/x 0660 - - -\nd /run/u/%U 0700 %U %G\n"),
         lambda v: v.file(SYSUSERS, "u web 101:102\ng web 102\nu new -\nm new web\nu other 300:web\n"),
         lambda v: v.lists["os-core"].add("/etc/not-there"),
+        lambda v: v.file("/usr/bin/sh") or v.lists["os-core"].add("/bin/sh"),
     ],
 )
 def test_what_a_stateless_system_may_have_is_no_violation(version: Version, allow: Callable[[Version], None]) -> None:
@@ -165,3 +179,28 @@ def test_a_root_whose_users_are_in_etc_is_read_from_there(tmp_path: Path) -> Non
     place.parent.mkdir(parents=True)
     place.write_text("d /var/x 0755 web web -\n")
     assert lint(Composition(10, tmp_path, {"os-core": ComposedBundle("os-core", files={TMPFILES: False})})) == []
+
+
+def test_users_in_the_root_of_a_bundle_are_known(tmp_path: Path) -> None:
+    (tmp_path / "full/etc").mkdir(parents=True)
+    own = tmp_path / "os-core/etc"
+    own.mkdir(parents=True)
+    (own / "passwd").write_text(PASSWD)
+    (own / "group").write_text(GROUP)
+    paths = ("/etc/passwd", "/etc/group")
+    bundles = {"os-core": ComposedBundle("os-core", files=dict.fromkeys(paths, False))}
+    overlay = {path: f"{tmp_path}/os-core{path}" for path in paths}
+    findings = lint(Composition(10, tmp_path / "full", bundles, overlay))
+    assert [(found.path, found.rule) for found in findings] == [(path, "outside-usr") for path in sorted(paths)]
+
+
+def test_nothing_outside_of_the_root_is_looked_at(version: Version, tmp_path: Path) -> None:
+    version.file("/usr/share/x.key", KEY)
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/y.key").write_text(KEY)
+    version.link("/usr/share/outside", str(tmp_path / "outside"))
+    version.lists["os-core"].add("/usr/share/outside/y.key")
+    assert [(found.path, found.rule) for found in version.findings()] == [
+        ("/usr/share/outside", "link-outside"),
+        ("/usr/share/x.key", "private-key"),
+    ]

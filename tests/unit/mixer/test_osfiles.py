@@ -245,6 +245,26 @@ def test_a_reset_knows_etc_and_var_only(state: MachineState) -> None:
     assert (state.path / "home/me").exists()
 
 
+# -- the health check
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: Path(shell[0]).name)
+@pytest.mark.parametrize(("limit", "status"), [("unlimited", 0), ("0", 1)])
+def test_the_check_whether_state_is_writable_leaves_nothing(
+    tmp_path: Path, shell: list[str], limit: str, status: int
+) -> None:
+    text = (UPDATER / "usr/lib/swupd/health.d/10-state-is-writable").read_text()
+    assert " in /etc /var;" in text
+    (tmp_path / "check").write_text(text.replace(" in /etc /var;", " in etc var;"))
+    for name in ("etc", "var"):
+        (tmp_path / name).mkdir()
+    full = f"trap '' XFSZ; ulimit -f {limit}; . ./check"
+    done = subprocess.run([*shell, "-c", full], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == status
+    assert done.stdout == ("etc cannot be written\n" if status else "")
+    assert [*(tmp_path / "etc").iterdir(), *(tmp_path / "var").iterdir()] == []
+
+
 # -- the wrapper for PID 1
 
 

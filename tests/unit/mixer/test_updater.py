@@ -295,6 +295,15 @@ def test_the_network_is_enabled_if_the_root_has_it(root: Path) -> None:
     assert all((units / link).exists() for link in enabled)
 
 
+def test_units_that_enable_each_other_are_enabled_once(root: Path) -> None:
+    units = root / UNITS
+    units.mkdir(parents=True)
+    (units / "systemd-networkd.service").write_text("[Install]\nWantedBy=a.target\nAlso=other.service\n")
+    (units / "other.service").write_text("[Install]\nWantedBy=b.target\nAlso=systemd-networkd.service other.service\n")
+    names = updater.ship_base(root)
+    assert {f"/{UNITS}/a.target.wants/systemd-networkd.service", f"/{UNITS}/b.target.wants/other.service"} <= {*names}
+
+
 def test_the_base_boots_without_a_desktop_and_with_tmp_in_memory(root: Path) -> None:
     updater.ship_base(root)
     assert (root / UNITS / "default.target").readlink() == Path("multi-user.target")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,20 @@ def test_a_good_system_has_no_findings(machine: Any, files: FileList) -> None:
     findings = look(machine, files)
     assert not findings
     assert findings.checked == len(files)
+
+
+def test_progress_goes_on_while_files_are_hashed(
+    machine: Any, files: FileList, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+    monkeypatch.setattr(machine.report, "progress", lambda done, total, received=0: told.append(100 * done // total))
+    one = files["/usr/bin/a"]
+    for number in range(3000):
+        name = f"/usr/lib/{number}"
+        os.link(machine.root / "usr/bin/a", machine.root / name[1:])
+        files[name] = one._replace(name=name)
+    assert not look(machine, files)
+    assert max(after - before for before, after in pairwise(told)) < 50
 
 
 def test_missing_and_changed_files_are_found(machine: Any, files: FileList) -> None:

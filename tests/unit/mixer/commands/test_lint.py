@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from mixer.cli import main
 from mixer.workspace import Workspace
+
+CONVERT = "`stateless: convert` in builder.yaml"
 
 
 def lint(workspace: Workspace, *arguments: str) -> int:
@@ -47,6 +50,25 @@ def test_scripts_get_json_alone(prepared: Workspace, program: Path, capsys: pyte
     assert [(found["bundle"], found["path"], found["rule"]) for found in answer["findings"]] == [
         ("os-core", "/usr/bin/hello", "world-writable")
     ]
+
+
+def test_what_a_build_could_convert_is_only_told_for_packages(
+    prepared: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = prepared.path.parent / "roots/10/full"
+    (full / "etc").mkdir()
+    (full.parent / "os-core-info").write_text(json.dumps({"Name": "os-core", "Files": {"/etc": False, "/srv": False}}))
+    (full / "srv").symlink_to("usr")
+    capsys.readouterr()
+    assert lint(prepared) == 1
+    assert CONVERT not in capsys.readouterr().out
+    shutil.copytree(full.parent, prepared.image(10), symlinks=True)
+    prepared.config_file.write_text("source: {type: apt, suites: [bookworm]}\n")
+    assert lint(prepared) == 1
+    assert CONVERT in capsys.readouterr().out
+    prepared.config_file.write_text("source: {type: apt, suites: [bookworm]}\nstateless: convert\n")
+    assert lint(prepared) == 1
+    assert CONVERT not in capsys.readouterr().out
 
 
 def test_a_version_that_was_not_composed_is_one_clear_error(

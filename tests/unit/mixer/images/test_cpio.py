@@ -70,6 +70,11 @@ def test_a_name_that_no_kernel_takes_is_refused(name: str) -> None:
         cpio.write([cpio.file(name, b"")])
 
 
+def test_the_name_that_ends_an_archive_is_refused() -> None:
+    with pytest.raises(ValueError, match="end of the archive"):
+        cpio.write([cpio.file("TRAILER!!!", b""), cpio.file("behind", b"")])
+
+
 class Huge(bytes):
     def __len__(self) -> int:
         return cpio.MAX_FILE_BYTES + 1

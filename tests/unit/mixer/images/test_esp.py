@@ -117,6 +117,16 @@ def test_a_partition_too_small_for_fat32_is_refused(tmp_path: Path) -> None:
         write(tmp_path / "disk", {}, size=esp.MIN_BYTES - (1 << 20))
 
 
+def test_a_name_that_mtools_would_split_is_refused_and_no_other_image_touched(tmp_path: Path) -> None:
+    other = write(tmp_path / "disk", {})
+    before = other.read_bytes()
+
+    with pytest.raises(BuildError, match=r"mtools cannot write into .*/disk@@1M\.part: it takes what comes before @@"):
+        write(tmp_path / "disk@@1M.part")
+
+    assert other.read_bytes() == before
+
+
 def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match=r"^mkfs\.vfat failed with status 1: "):
         esp.write(tmp_path / "missing/disk", OFFSET, SIZE, FILES, label="ESP", serial=1, time=TIME)

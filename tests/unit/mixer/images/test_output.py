@@ -3,6 +3,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ def test_a_file_appears_when_it_is_complete_with_its_facts(tmp_path: Path) -> No
 
     with output.writing(target, {"version": 10}) as part:
         part.write_bytes(b"content")
-        assert names(tmp_path) == ["image.part"]
+        assert names(tmp_path) == ["image.json.part", "image.part"]
 
     assert names(tmp_path) == ["image", "image.json"]
     assert target.read_bytes() == b"content"
@@ -83,6 +85,29 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
 
     assert "free some space" in caught.value.hint
     assert names(tmp_path) == []
+
+
+def test_facts_without_room_leave_what_was_before(tmp_path: Path) -> None:
+    target = tmp_path / "image"
+    target.write_bytes(b"former")
+    (tmp_path / "image.json").write_text("former")
+    tiny = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    # A file larger than allowed fails as one without room does; the image is smaller than its facts.
+    signal_before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, tiny[1]))
+    try:
+        with (
+            pytest.raises(BuildError, match=r"cannot write .*/image: File too large"),
+            output.writing(target, {"what": "more than ten bytes"}) as part,
+        ):
+            part.write_bytes(b"content")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, tiny)
+        signal.signal(signal.SIGXFSZ, signal_before)
+
+    assert names(tmp_path) == ["image", "image.json"]
+    assert (target.read_bytes(), (tmp_path / "image.json").read_text()) == (b"former", "former")
 
 
 def test_a_directory_that_is_not_there_is_one_line(tmp_path: Path) -> None:

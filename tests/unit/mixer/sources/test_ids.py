@@ -30,7 +30,10 @@ def test_a_missing_file_is_an_empty_table(tmp_path: Path) -> None:
     assert IdTable.load(tmp_path / "ids.txt") == IdTable()
 
 
-@pytest.mark.parametrize("line", ["user sshd", "user sshd x", "host a 1", "user sshd -1", "user sshd 99999999999"])
+@pytest.mark.parametrize(
+    "line",
+    ["user sshd", "user sshd x", "host a 1", "user sshd -1", "user sshd 99999999999", f"user sshd {'1' * 5000}"],
+)
 def test_a_damaged_table_is_refused_with_its_line(tmp_path: Path, line: str) -> None:
     (tmp_path / "ids.txt").write_text(f"# ids\n{line}\n")
     with pytest.raises(BuildError, match="line 2"):

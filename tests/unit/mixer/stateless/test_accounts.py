@@ -92,6 +92,19 @@ def test_users_of_the_machine_get_ids_that_the_mix_never_gives(system: Any) -> N
     ]
 
 
+def test_a_value_that_stands_twice_or_at_the_end_without_a_line_break_is_set(system: Any) -> None:
+    system.file("/etc/login.defs", "#SYS_UID_MIN 100\n SYS_UID_MIN 200\nUMASK 022")
+    system.convert()
+    assert system.read(f"{FACTORY}/login.defs").splitlines() == [
+        "SYS_UID_MIN 600",
+        "SYS_UID_MIN 600",
+        "UMASK 022",
+        "SYS_GID_MIN 600",
+        "SYS_UID_MAX 999",
+        "SYS_GID_MAX 999",
+    ]
+
+
 def test_a_root_without_users_is_refused(system: Any) -> None:
     system.place("/etc/group").unlink()
     with pytest.raises(BuildError, match="/etc/group"):

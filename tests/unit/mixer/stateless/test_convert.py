@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mixer.composition import Composition
+from mixer.errors import BuildError
 from mixer.lint import lint
 from mixer.stateless import EMPTY_DIRECTORIES
 from mixer.stateless.etc import is_never_shipped
@@ -50,6 +51,23 @@ def test_the_empty_directories_belong_to_os_core(system: Any) -> None:
         assert list(system.place(path).iterdir()) == []
         assert path in bundles["os-core"].files
         assert path not in bundles["web"].files
+
+
+def test_a_link_in_the_place_of_an_empty_directory_is_not_followed(system: Any, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir(mode=0o700)
+    system.link("/mnt", str(tmp_path / "outside"))
+    with pytest.raises(BuildError, match="/mnt is in the root, but not as a directory"):
+        system.convert()
+    assert (tmp_path / "outside").stat().st_mode & 0o7777 == 0o700
+
+
+def test_a_link_in_the_place_of_a_generated_file_is_not_followed(system: Any, tmp_path: Path) -> None:
+    (tmp_path / "outside").write_text("mine")
+    system.link("/usr/lib/tmpfiles.d/mix-os-core.conf", str(tmp_path / "outside"))
+    system.directory("/var/x")
+    system.convert()
+    assert (tmp_path / "outside").read_text() == "mine"
+    assert "d /var/x" in system.read("/usr/lib/tmpfiles.d/mix-os-core.conf")
 
 
 def test_lists_name_what_is_in_the_root_and_are_sorted_with_parents(system: Any) -> None:

@@ -42,6 +42,11 @@ def test_any_path_comes_back_from_its_line(name: str) -> None:
     assert list(tmpfiles_lines(tmpfiles_line("d", f"/{name}", user="u"))) == [TmpfilesLine("d", f"/{name}", "u")]
 
 
+def test_a_link_keeps_its_text_to_the_end() -> None:
+    assert tmpfiles_line("L", "/x", target="y -") == "L /x - - - - y -\n"
+    assert tmpfiles_line("d", "/x", mode="0755") == "d /x 0755 - - -\n"
+
+
 @given(st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=20))
 def test_any_text_is_one_field(text: str) -> None:
     assert [line.id for line in sysusers_lines(f"m a {field(text)} x")] == [text]

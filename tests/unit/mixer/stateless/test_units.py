@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 ETC = "/etc/systemd/system"
 USR = "/usr/lib/systemd/system"
 FACTORY = "/usr/share/factory/etc/systemd/system"
@@ -45,12 +47,15 @@ def test_a_link_to_a_unit_that_stays_in_etc_keeps_its_absolute_name(system: Any)
     assert system.place(f"{FACTORY}/own.service").exists()
 
 
-def test_a_mask_still_overrides_the_unit(system: Any) -> None:
+@pytest.mark.parametrize("null", ["/dev/null", "../../../dev/null"])
+def test_a_mask_still_overrides_the_unit(system: Any, null: str) -> None:
     system.file(f"{USR}/a.service", "unit")
-    system.link(f"{ETC}/a.service", "/dev/null")
+    system.link(f"{ETC}/a.service", null)
+    system.link(f"{ETC}/of-another-bundle.service", null)
     system.convert()
     assert system.read(f"{USR}/a.service") == "unit"
-    assert target(system, f"{FACTORY}/a.service") == "/dev/null"
+    assert target(system, f"{FACTORY}/a.service") == null
+    assert target(system, f"{FACTORY}/of-another-bundle.service") == null
 
 
 def test_an_alias_whose_name_is_taken_stays_an_override(system: Any) -> None:

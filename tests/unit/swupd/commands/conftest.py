@@ -163,12 +163,12 @@ def _member(content: str | None, *, executable: bool) -> tuple[Member, bytes]:
     return Member("x", ObjectType.FILE, mode, 0, 0, len(data)), data
 
 
-class Machine:
-    """A root and its state directory."""
+class Commands:
+    """Runs commands in this process on a root with its state directory; neither has to be there yet."""
 
-    def __init__(self, directory: Path, url: str, capsys: pytest.CaptureFixture[str]) -> None:
-        self.root = directory / "root"
-        self.state = directory / "state"
+    def __init__(self, root: Path, state: Path, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+        self.root = root
+        self.state = state
         self.out = ""
         self.err = ""
         self._url = url
@@ -190,14 +190,21 @@ class Machine:
     def errors(self) -> list[str]:
         return [line for line in self.err.splitlines() if line.startswith("Error: ")]
 
-    def bundles(self) -> set[str]:
-        return {path.name for path in (self.root / layout.TRACKING[1:]).iterdir()}
-
     def read(self, path: str) -> str:
         return (self.root / path[1:]).read_text()
 
     def has(self, path: str) -> bool:
         return os.path.lexists(self.root / path[1:])
+
+
+class Machine(Commands):
+    """An ordinary root, in a directory with its state."""
+
+    def __init__(self, directory: Path, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+        super().__init__(directory / "root", directory / "state", url, capsys)
+
+    def bundles(self) -> set[str]:
+        return {path.name for path in (self.root / layout.TRACKING[1:]).iterdir()}
 
 
 @pytest.fixture(autouse=True)

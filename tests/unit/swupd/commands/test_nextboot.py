@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
 from swupd.nextboot import live
+from swupd.system import System
 
 
 @pytest.fixture
@@ -48,7 +51,7 @@ def test_nothing_is_left_of_an_update_that_has_nothing_to_do(disk: Any) -> None:
     disk.run("update", "--next-boot")
     assert "nothing newer" in disk.out
     assert disk.deployments() == ["10", "20"]
-    assert not (disk.statedir / "nextboot").exists()
+    assert not (disk.state / "nextboot").exists()
 
 
 def test_changes_before_the_next_boot_add_up(disk: Any) -> None:
@@ -68,10 +71,10 @@ def test_changes_before_the_next_boot_add_up(disk: Any) -> None:
 
 def test_bundles_are_tracked_as_on_any_system(disk: Any) -> None:
     disk.run("bundle-add", "--next-boot", "editors")
-    assert (disk.statedir / "bundles/editors").exists()
+    assert (disk.state / "bundles/editors").exists()
     disk.boot()
     disk.run("bundle-remove", "--next-boot", "editors")
-    assert not (disk.statedir / "bundles/editors").exists()
+    assert not (disk.state / "bundles/editors").exists()
 
 
 def test_the_history_knows_it(disk: Any) -> None:
@@ -128,7 +131,7 @@ def test_a_version_without_a_kernel_does_not_become_active(disk: Any) -> None:
     assert "swupd bundle-add kernel" in disk.err
     assert disk.deployments() == ["10"]
     assert disk.entries() == ["os-10.conf"]
-    assert (disk.statedir / "bundles/kernel").exists()
+    assert (disk.state / "bundles/kernel").exists()
 
 
 def test_an_ordinary_root_is_told_so_before_anything_is_done(machine: Any) -> None:
@@ -163,7 +166,7 @@ def test_a_live_update_that_has_to_wait_for_the_next_boot_says_so_to_scripts_too
 def test_what_is_declined_leaves_nothing(disk: Any) -> None:
     disk.run("update", "--next-boot", "--assume", "no", status=1)
     assert disk.deployments() == ["10"]
-    assert not (disk.statedir / "nextboot").exists()
+    assert not (disk.state / "nextboot").exists()
 
 
 def test_aliases_of_the_administrator_are_known(disk: Any) -> None:
@@ -177,3 +180,19 @@ def test_aliases_of_the_administrator_are_known(disk: Any) -> None:
 def test_json_output_is_one_array(disk: Any) -> None:
     disk.run("update", "--next-boot", "--json-output")
     assert isinstance(json.loads(disk.out), list)
+
+
+def test_what_fails_after_a_deployment_was_made_does_not_take_it_back(
+    disk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    untrack = System.untrack
+
+    def full(self: System, bundles: Iterable[str]) -> None:
+        if self.root == disk.root:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        untrack(self, bundles)
+
+    monkeypatch.setattr(System, "untrack", full)
+    disk.run("update", "--next-boot")
+    assert "deployment 20 is ready, but not everything could be tidied up: " in disk.err
+    assert disk.boot() == "20"

@@ -3,12 +3,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from swupd import history
+from swupd.nextboot import place
 
 Bundle = Any
 Machine = Any
@@ -148,7 +150,7 @@ def test_there_and_back_again(blessed: Any) -> None:
     assert disk.out == "Version 20 boots next: reboot to get it\n"
     disk.run("check-update")
     assert disk.boot() == "20"
-    assert [event.command for event in history.read(disk.statedir)][-2:] == ["rollback to 10", "rollback to 20"]
+    assert [event.command for event in history.read(disk.state)][-2:] == ["rollback to 10", "rollback to 20"]
 
 
 def test_a_dry_run_leaves_the_boot_entries(blessed: Any) -> None:
@@ -173,3 +175,23 @@ def test_without_an_earlier_version_nothing_is_chosen(machine_disk: Any) -> None
 def test_elsewhere_a_deployment_cannot_be_named(machine: Machine) -> None:
     machine.run("rollback", "10", status=39)
     assert "is not a mount point" in machine.errors[0]
+
+
+def test_of_a_deployment_no_file_is_put_back_whatever_else_is_missing(blessed: Any) -> None:
+    subprocess.run(["umount", "--lazy", blessed.root / "run/state"], check=True)
+    blessed.run("rollback", status=39)
+    assert "the shared state is not mounted" in blessed.err
+    blessed.run("status")
+    assert "Next boot: not known; the shared state is not mounted" in blessed.out
+
+
+def test_where_mounts_cannot_be_looked_at_files_are_put_back(
+    machine: Machine, updated: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place, "MOUNTS", Path("/proc/none"))
+    machine.run("check-update", status=1)
+    machine.run("status")
+    assert "what is mounted at " in machine.out
+    machine.run("rollback", "--no-scripts")
+    assert tree(machine) == updated
+    machine.run("update", "--no-scripts")

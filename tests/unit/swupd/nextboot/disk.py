@@ -29,9 +29,10 @@ from swupd.cli import main
 from swupd.formats import bootentry
 from swupd.formats.bootentry import ENTRIES, KERNELS, BootEntry
 from swupd.fs import Directory
-from swupd.nextboot import place
+from swupd.nextboot import place, record
 from swupd.nextboot.bootentries import BootEntries, sha256_of
-from tests.unit.swupd.commands.conftest import Bundle, Publisher
+from swupd.nextboot.record import Record
+from tests.unit.swupd.commands.conftest import Bundle, Commands, Publisher
 
 HAS_FAT = "\tvfat\n" in Path("/proc/filesystems").read_text()
 ESP_TYPE = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
@@ -77,16 +78,15 @@ def stateless(version: int, *, kernel: str = "6.1") -> dict[str, Bundle]:
     }
 
 
-class MachineDisk:
+class MachineDisk(Commands):
     """One disk, and what runs from it."""
 
     def __init__(self, directory: Path, image: Path, publisher: Publisher, capsys: pytest.CaptureFixture[str]) -> None:
+        root = directory / "machine"
+        super().__init__(root, root / "var/lib/swupd", publisher.url, capsys)
         self.publisher = publisher
-        self.root = directory / "machine"
-        self.out = self.err = ""
         self.running = ""
         self.kind, _ = place.BOOT_MOUNT
-        self._capsys = capsys
         self._directory = directory
         self._image = image
         self.device = ""
@@ -263,7 +263,7 @@ class MachineDisk:
                 _call("partx", "--delete", self.device)
             _call("losetup", "--detach", self.device)
 
-    # -- the content and the commands
+    # -- the content
 
     def content(self, version: int, *, kernel: str = "6.1") -> dict[str, Bundle]:
         return stateless(version, kernel=kernel)
@@ -271,28 +271,6 @@ class MachineDisk:
     def publish(self, version: int, bundles: Mapping[str, Bundle] | None = None) -> None:
         """Publish a version; without `bundles` the usual one."""
         self.publisher.publish(version, bundles or self.content(version))
-
-    @property
-    def statedir(self) -> Path:
-        return self.root / "var/lib/swupd"
-
-    def argv(self, command: str, *arguments: str) -> list[str]:
-        return [
-            *(command, "--path", str(self.root), "--statedir", str(self.statedir), "--url", self.publisher.url),
-            *("--nosigcheck", "--ignore-time", *arguments),
-        ]
-
-    def run(self, command: str, *arguments: str, status: int = 0) -> None:
-        """Run a command on the running system; what it prints is in `out` and `err`."""
-        found = main(self.argv(command, *arguments))
-        self.out, self.err = self._capsys.readouterr()
-        assert found == status, self.out + self.err
-
-    def read(self, path: str) -> str:
-        return (self.root / path.lstrip("/")).read_text()
-
-    def has(self, path: str) -> bool:
-        return os.path.lexists(self.root / path.lstrip("/"))
 
 
 @contextmanager
@@ -318,6 +296,12 @@ def machine_on_disk(
             pytest.skip(f"no disk can be made here: {error} {getattr(error, 'stderr', '')}")
         disk.install()
         yield disk
+
+
+def recorded(boot_state: Path) -> Record:
+    """What is on record about deployments, by the path of the directory of the state that is about boots."""
+    with Directory.open(boot_state) as boot:
+        return record.read(boot)
 
 
 def _unmount(where: Path) -> None:

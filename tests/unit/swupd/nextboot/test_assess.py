@@ -20,6 +20,7 @@ from swupd.nextboot import assess, health, record
 from swupd.nextboot.health import Health, Outcome, Result
 from swupd.nextboot.place import GOOD, TRIAL, Located, Place, locate
 from swupd.nextboot.record import Failure, Record
+from tests.unit.swupd.nextboot.disk import recorded
 
 ENTRY = BootEntry("20", "Test", 2, "vmlinuz-" + "0" * 16, "initrd-" + "0" * 16, "quiet")
 
@@ -63,7 +64,7 @@ def test_one_that_somebody_went_back_from_stays_set_aside(place: Place) -> None:
         record.write(boot, Record((Failure("20", 1, record.SET_ASIDE),)))
     assert assess.bless(place)
     assert entries(place) == ["os-20+0.conf"]
-    assert record.load(place.located.boot_state).failed_version(20) is not None
+    assert recorded(place.located.boot_state).failed_version(20) is not None
 
 
 def test_a_deployment_without_an_entry_is_told(place: Place) -> None:
@@ -76,7 +77,7 @@ def test_a_failure_on_record_is_forgotten_when_it_boots_well(place: Place) -> No
     with place.boot_state() as boot:
         record.write(boot, Record((Failure("20", 1, "no network"), other)))
     assess.bless(place)
-    assert record.load(place.located.boot_state).failures == (other,)
+    assert recorded(place.located.boot_state).failures == (other,)
 
 
 @pytest.mark.parametrize("name", ["os-20+2-1.conf", "os-20.conf"])
@@ -127,13 +128,13 @@ def test_failures_are_recorded_once_with_their_reasons_and_superfluous_deploymen
     assert disk.deployments() == ["10", "40"]
     assert disk.entries() == ["os-10.conf", "os-40+0-3.conf"]
     assert os.listdir(disk.root / "run/state/boot/good") == ["10"]
-    known = record.load(disk.root / "run/state/boot")
+    known = recorded(disk.root / "run/state/boot")
     assert {failure.name: failure.why for failure in known.failures} == {
         "20": "it did not get as far as its health checks",
         "30": "health check dns: no answer",
         "40": "its health checks passed, but its boot was not completed",
     }
-    events = history.read(disk.statedir)
+    events = history.read(disk.state)
     assert [(event.command, event.outcome, event.from_version, event.to_version) for event in events[-3:]] == [
         ("boot", "failed", 10, number) for number in (40, 30, 20)
     ]
@@ -141,7 +142,7 @@ def test_failures_are_recorded_once_with_their_reasons_and_superfluous_deploymen
 
     disk.run("boot", "complete")
     assert disk.err.count("failed its boot") == 0
-    assert history.read(disk.statedir) == events
+    assert history.read(disk.state) == events
 
 
 @contextmanager
@@ -169,7 +170,7 @@ def test_while_another_swupd_runs_a_boot_is_blessed_all_the_same(fallen_back: An
     with disk.esp() as esp:
         (esp / "loader/entries/os-10.conf").rename(esp / "loader/entries/os-10+1-2.conf")
     (disk.root / TRIAL).touch()
-    with held_elsewhere(disk.statedir / "swupd_lock"):
+    with held_elsewhere(disk.state / "swupd_lock"):
         disk.run("boot", "complete")
     assert "os-10.conf" in disk.entries()
     assert not (disk.root / TRIAL).exists()

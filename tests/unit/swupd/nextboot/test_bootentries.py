@@ -105,6 +105,17 @@ def test_its_state_is_in_its_name(partition: Path, tmp_path: Path) -> None:
     assert sorted(os.listdir(partition / ENTRIES)) == ["os-10.conf", "os-20+0.conf"]
 
 
+def test_what_another_process_has_changed_in_the_same_way_stays(partition: Path, tmp_path: Path) -> None:
+    with Directory.open(partition) as directory:
+        entries = BootEntries(directory)
+        entry = bring(entries, tmp_path, "20", 2)
+        entries.change(entry, entry.good())
+        entries.change(entry, entry.good())
+        assert sorted(os.listdir(partition / ENTRIES)) == ["os-10.conf", "os-20.conf"]
+        with pytest.raises(NextBootError, match="boot entry of 20 was changed by somebody else"):
+            entries.change(entry, entry.set_aside())
+
+
 def test_removing_takes_all_states_and_the_kernels_that_nobody_needs(partition: Path, tmp_path: Path) -> None:
     with Directory.open(partition) as directory:
         entries = BootEntries(directory)

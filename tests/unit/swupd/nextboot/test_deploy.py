@@ -68,7 +68,7 @@ def check_clean(disk: Any, names: list[str]) -> None:
     assert disk.deployments() == sorted(names)
     assert len(disk.entries()) == len(names)
     assert len(disk.kernels()) == 2 * len({name.partition(".")[0] for name in names})
-    assert not (disk.statedir / "nextboot").exists()
+    assert not (disk.state / "nextboot").exists()
 
 
 def run_disturbed(disk: Any, interference: Interference | None, *arguments: str) -> tuple[int, int]:
@@ -338,3 +338,11 @@ def fill(path: Path, *, leave: int) -> None:
         for _ in range((status.f_bavail * status.f_frsize - leave) >> 16):
             file.write(os.urandom(1 << 16))
             file.flush()
+
+
+def test_a_link_beside_the_kernels_is_none_of_them(disk: Any) -> None:
+    bundles = disk.content(30)
+    bundles["kernel"].files["/boot/vmlinuz-newest"] = "-> vmlinuz-6.1"
+    disk.publish(30, bundles)
+    disk.run("update", "--next-boot")
+    assert disk.boot() == "30"

@@ -246,7 +246,3 @@ def test_a_report_replaces_the_one_of_the_same_deployment_and_the_oldest_goes(tm
         found = health.read(boot)
     assert list(found) == ["3", "4", "6", "7", "8", "9", "10", "11", "12", "5"]
     assert found["5"].when == 99
-
-
-def test_a_missing_directory_has_no_reports(tmp_path: Path) -> None:
-    assert health.load(tmp_path / "none") == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from swupd.nextboot import overview, record
 from swupd.nextboot.deployments import Deployment, assign_roles
 from swupd.nextboot.health import Health, Outcome, Result
 from swupd.nextboot.overview import Overview
+from swupd.nextboot.place import Located
 from swupd.nextboot.record import Failure
 
 
@@ -93,12 +95,14 @@ def test_programs_get_all_of_it() -> None:
         ("10", "previous", "good"),
         ("25", "set aside", "set aside"),
     ]
+    assert found["failed"] == [{"name": "30", "when": 1_700_000_000, "why": "no init"}]
+    assert found["set_aside"] == ["25"]
 
 
 def test_programs_get_null_for_what_is_not_known() -> None:
     found = overview.as_json(HIDDEN)
     assert (found["next"], found["deployments"], found["tries_left"]) == (None, None, None)
-    assert found["failed"][0] == {"name": "30", "when": 1_700_000_000, "why": "no init"}
+    assert ([failure["name"] for failure in found["failed"]], found["set_aside"]) == (["30"], ["25"])
 
 
 def test_a_table_has_a_row_for_each() -> None:
@@ -108,3 +112,10 @@ def test_a_table_has_a_row_for_each() -> None:
     assert lines[3].split() == ["10", "10", "previous", "good", "yes"]
     assert lines[5].split() == ["50.part", "50", "kept", "no", "boot", "entry"]
     assert lines[6].split() == ["60", "60", "kept,", "in", "use", "good"]
+
+
+def test_what_cannot_be_looked_at_is_an_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("neither a state nor a place for mounts")
+    seen = overview.look(Located(tmp_path, "/dev/none", "20", "20"))
+    assert (seen.running, seen.failures, seen.health) == ("20", (), None)
+    assert seen.obstacle

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from swupd.formats.bootentry import is_deployment_name
 from swupd.fs import Directory
 from swupd.nextboot import record
-from swupd.nextboot.record import MAX_FAILURES, Failure, Record
+from swupd.nextboot.record import MAX_FAILURES, TEXT_LIMIT, Failure, Record
+from tests.unit.swupd.nextboot.disk import recorded
 
 NAMES = st.from_regex(r"[1-9][0-9]{0,5}(\.[1-9][0-9]?)?", fullmatch=True)
 FAILURES = st.builds(
@@ -36,7 +37,6 @@ def test_what_was_written_is_read(directory: Path, known: Record) -> None:
     with Directory.open(directory) as boot:
         record.write(boot, known)
         assert record.read(boot) == known
-    assert record.load(directory) == known
 
 
 JSON = st.recursive(
@@ -52,7 +52,7 @@ JSON = st.recursive(
 def test_whatever_is_in_the_file_only_sound_things_come_out(directory: Path, content: object) -> None:
     data = content if isinstance(content, bytes) else json.dumps(content).encode()
     (directory / record.FILE).write_bytes(data)
-    known = record.load(directory)
+    known = recorded(directory)
     assert all(is_deployment_name(name) for name in known.pinned)
     assert all(is_deployment_name(f.name) and f.why.isprintable() and f.sentence for f in known.failures)
 
@@ -61,17 +61,17 @@ def test_whatever_is_in_the_file_only_sound_things_come_out(directory: Path, con
 def test_a_time_that_is_none_makes_no_failure(tmp_path: Path, when: object) -> None:
     raw = {"failures": [{"name": "20", "when": when, "why": ""}, {"name": "30", "when": 1, "why": "a\x1bb"}]}
     (tmp_path / record.FILE).write_text(json.dumps(raw))
-    assert record.load(tmp_path).failures == (Failure("30", 1, "a?b"),)
+    assert recorded(tmp_path).failures == (Failure("30", 1, "a?b"),)
 
 
 def test_a_missing_record_is_an_empty_one(tmp_path: Path) -> None:
-    assert record.load(tmp_path) == record.load(tmp_path / "none") == Record()
+    assert recorded(tmp_path) == Record()
 
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text('{"pinned": ["20"]}')
     (tmp_path / record.FILE).symlink_to("elsewhere")
-    assert record.load(tmp_path) == Record()
+    assert recorded(tmp_path) == Record()
 
 
 def test_a_later_failure_of_a_deployment_replaces_the_earlier_one() -> None:
@@ -94,6 +94,14 @@ def test_the_oldest_failures_are_forgotten() -> None:
         known = known.with_failure(Failure(str(number), number, ""))
     assert len(known.failures) == MAX_FAILURES
     assert known.failures[0].name == "3"
+
+
+def test_the_longest_record_that_is_written_is_read(directory: Path) -> None:
+    why = "\N{PEDESTRIAN}" * TEXT_LIMIT
+    known = Record(tuple(Failure(str(number), 1, why) for number in range(1, MAX_FAILURES + 1)))
+    with Directory.open(directory) as boot:
+        record.write(boot, known)
+        assert record.read(boot) == known
 
 
 def test_why_a_version_is_not_offered_is_a_sentence() -> None:

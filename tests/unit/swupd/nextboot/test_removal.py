@@ -11,9 +11,10 @@ import pytest
 
 from swupd.errors import NextBootError, UsageError
 from swupd.fs import Directory
-from swupd.nextboot import record, removal, subvolumes
+from swupd.nextboot import removal, subvolumes
 from swupd.nextboot.deployments import Deployment, Role, survey
 from swupd.nextboot.place import Place, locate
+from tests.unit.swupd.nextboot.disk import recorded
 
 FOUND = (
     Deployment("40", role=Role.NEXT),
@@ -98,7 +99,7 @@ def test_what_is_pinned_is_kept_until_it_is_unpinned(two: Any) -> None:
         assert removal.pin(place, ["9"]) == {"9"}
         assert next(d for d in survey(place) if d.name == "9").is_pinned
         assert removal.unpin(place, ["9", "77"]) == set()
-    assert record.load(two.root / "run/state/boot").pinned == set()
+    assert recorded(two.root / "run/state/boot").pinned == set()
 
 
 def test_only_what_is_there_and_finished_can_be_pinned(two: Any) -> None:
@@ -111,4 +112,4 @@ def test_only_what_is_there_and_finished_can_be_pinned(two: Any) -> None:
             removal.pin(place, ["11.part"])
         with pytest.raises(UsageError):
             removal.pin(place, ["10", "12"])
-        assert record.load(place.located.boot_state).pinned == set()
+        assert recorded(place.located.boot_state).pinned == set()

@@ -19,6 +19,7 @@ from swupd.nextboot.deployments import Deployment, assign_roles
 from swupd.nextboot.place import GOOD, Located, Place
 from swupd.nextboot.record import Failure, Record
 from swupd.nextboot.selecting import Selection, choose
+from tests.unit.swupd.nextboot.disk import recorded
 
 
 def deployment(
@@ -169,7 +170,7 @@ def test_it_is_carried_out_and_kept_on_record(place: Place) -> None:
         record.write(boot, Record((Failure("10", 1, "old"),)))
     selecting.carry_out(place, chosen(*found, name="10"))
     assert [entry.file_name for entry in place.entries.read()] == ["os-10.conf", "os-20.1+0.conf", "os-20+0.conf"]
-    known = record.load(place.located.boot_state)
+    known = recorded(place.located.boot_state)
     assert known.failure("10") is None
     assert known.failed_version(20) is not None
     assert "set aside" in known.failures[0].sentence
@@ -181,7 +182,7 @@ def test_of_the_same_version_nothing_is_kept_on_record(place: Place) -> None:
         assert one.entry is not None
         place.entries.add(one.entry)
     selecting.carry_out(place, chosen(*found))
-    assert record.load(place.located.boot_state) == Record()
+    assert recorded(place.located.boot_state) == Record()
 
 
 def test_the_names_that_have_booted_well_are_known(place: Place) -> None:
