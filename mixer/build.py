@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mixer import checksums, composition, release
+from mixer import checksums, composition, packagelist, release
 from mixer.composition import Composition
 from mixer.config import OFF, AptSource, Config
 from mixer.content import ContentStore, Stored, Wanted
@@ -249,6 +249,8 @@ class _Update:
             self._write_manifests(draft, built, signer)
             draft.write("format", str(self._format).encode())
             draft.write("mixer-src-version", f"{__version__}\n".encode())
+            if composed.packages is not None:
+                draft.write(Path(layout.packages(self._version)).name, packagelist.compressed(composed.packages))
             self._write_checksums(draft, signer)
             files, size = total_size(draft.directory)
             self._tree.publish(draft, self._format, signer)

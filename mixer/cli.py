@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mixer.commands import build, bundle, check, init, lint, report, serve, versions
+from mixer.commands import build, bundle, check, diff_image, init, lint, report, run_guest, serve, versions
 from mixer.workspace import Workspace
 from swupd import __version__
 from swupd.errors import ProjectError
 from swupd.report import TextReport, show_error
 
-COMMANDS = (init, bundle, versions, build, lint, check, serve, report)
+COMMANDS = (init, bundle, versions, build, lint, check, serve, report, diff_image, run_guest)
 
 _DESCRIPTION = """\
 Build an operating system as numbered, signed versions made of bundles.
@@ -84,7 +84,14 @@ class CommandParser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status; --help and a wrong command line raise SystemExit."""
-    arguments, stray = parser().parse_known_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    # argparse takes every "--" away; what follows the first one is not its business.
+    end = words.index("--") if "--" in words else len(words)
+    arguments, stray = parser().parse_known_args(words[:end])
+    if end < len(words):
+        if not hasattr(arguments, "command_words"):
+            arguments.parser.error("this command takes no words after --")
+        arguments.command_words = tuple(words[end + 1 :])
     if stray:
         arguments.parser.error(f"unknown argument{'s' if len(stray) > 1 else ''} {' '.join(stray)}")
     report = TextReport(quiet=arguments.quiet, verbose=arguments.verbose, show_progress=not arguments.no_progress)

@@ -7,6 +7,7 @@
   where a tree has a directory the root may have a link to one.
 * Written by us: the tracking file of every bundle; os-release, version and versionstamp in os-core; the clients'
   default URLs, format and certificate in the update bundle.
+* A bundle named guest-minimal or guest-systemd has what runs a command in a guest (mixer.guestfiles).
 * If builder.yaml wants it, the updater joins the update bundle, and the OS becomes a stateless one that boots: base
   files in os-core, an initrd beside each kernel, and the conversion of the whole (mixer.stateless), which comes last.
 * Every list has all parent directories of its paths, and an export flag for programs on the PATH.
@@ -26,15 +27,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mixer import composition, initrd, stateless, updater
+from mixer import composition, guestfiles, initrd, packagelist, pythonlist, stateless, updater
 from mixer.bundles import BundleSet
 from mixer.composition import ComposedBundle, Composition, check_path
 from mixer.config import CONVERT, Config
 from mixer.errors import BuildError, UnknownPackageError
+from mixer.packagelist import PackageList
+from mixer.rootfiles import RootFiles
 from mixer.sources import PackageDatabase, PackageSource
 from mixer.sources.dpkg import Canonical
 from mixer.stateless.accounts import read_password
-from mixer.subtraction import parents
+from mixer.subtraction import parents, subtracted
 from mixer.workspace import Workspace
 from swupd.errors import FormatError
 from swupd.formats import filehash, layout
@@ -43,8 +46,6 @@ from swupd.report import Report
 
 EXPORTED = ("/bin/", "/usr/bin/", "/usr/local/bin/")
 """Below these a path is offered on the PATH of a foreign root, unless un-export() names it."""
-DIRECTORY_MODE = 0o755
-FILE_MODE = 0o644
 STAMP_FILE = "versionstamp"
 MAX_STAMP = 2**31 - 1
 """What old clients read as a time."""
@@ -89,14 +90,16 @@ def compose(
         _warn_of_leftovers(files, database, report)
         canonical = Canonical(str(root))
         composed = {name: _with_initrds(files.bundle(name, canonical), initrds) for name in bundles}
+        origins = {path: path for bundle in composed.values() for path in bundle.files}
         if config.stateless == CONVERT:
-            composed = stateless.convert(root, composed, report, root_password=root_password)
+            composed, origins = stateless.convert(root, composed, report, root_password=root_password)
+        packages = files.package_list(composed, origins, root)
         root.rename(image / composition.ROOT)
     except OSError as error:
         raise BuildError(f"cannot compose version {version}: {error.strerror}: {error.filename}") from error
     finally:
         shutil.rmtree(root, ignore_errors=True)
-    result = Composition(version, image / composition.ROOT, composed)
+    result = Composition(version, image / composition.ROOT, composed, packages=packages)
     composition.save(result, image)
     return result
 
@@ -142,6 +145,39 @@ class Files:
             packages=tuple(sorted(self.packages[name])),
             description=definition.description,
         )
+
+    def package_list(
+        self, composed: Mapping[str, ComposedBundle], origins: Mapping[str, str], root: Path
+    ) -> PackageList:
+        """What the version says about its packages. `origins`: path in the root -> path in the package database."""
+        packages = self._database.packages
+        owners = {path: name for name, package in packages.items() for path in package.files}
+        paths: dict[str, list[str]] = {}
+        for path, origin in origins.items():
+            place = f"{root}{path}"
+            if origin in owners and os.path.lexists(place) and (os.path.islink(place) or not os.path.isdir(place)):
+                paths.setdefault(owners[origin], []).append(path)
+        holders: dict[str, list[str]] = {}
+        for bundle, above in subtracted(composed).items():
+            for name in self.packages[bundle].difference(*(self.packages[other] for other in above)):
+                holders.setdefault(name, []).append(bundle)
+        listed = [
+            packagelist.Package(
+                name=name,
+                version=packages[name].version,
+                architecture=packages[name].architecture,
+                source=packages[name].source,
+                licence=packages[name].licence,
+                homepage=packages[name].homepage,
+                supplier=packages[name].maintainer,
+                purl=packages[name].purl,
+                bundles=tuple(sorted(holders[name])),
+                files=tuple(sorted(paths.get(name, ()), key=os.fsencode)),
+            )
+            for name in holders
+        ]
+        listed += pythonlist.libraries(root, composed)
+        return PackageList(tuple(sorted(listed, key=lambda package: package.name)))
 
     def _packages(self, name: str) -> Iterator[str]:
         if name == layout.OS_CORE:
@@ -265,12 +301,10 @@ def _write_own_files(
     format_number: int,
     stamp: int,
 ) -> None:
-    canonical = Canonical(str(root))
+    written = RootFiles(root)
 
     def write(bundle: str, path: str, data: bytes) -> None:
-        path = canonical(path)
-        _write(root, path, data)
-        files.add(bundle, path)
+        files.add(bundle, written.file(path, data))
 
     for name in bundles:
         write(name, layout.marker(name), b"")
@@ -289,22 +323,6 @@ def _write_own_files(
             f"cannot read the certificate {workspace.shown(config.certificate)}: {error.strerror}"
         ) from error
     write(config.update_bundle, layout.CERTIFICATE, certificate)
-
-
-def _write(root: Path, path: str, data: bytes) -> None:
-    """Write a file of root's, with the directories that lead to it."""
-    target = f"{root}{path}"
-    for parent in sorted(parents([path])):
-        if not os.path.isdir(f"{root}{parent}"):
-            os.mkdir(f"{root}{parent}")
-            os.chmod(f"{root}{parent}", DIRECTORY_MODE)
-    if os.path.isdir(target):
-        raise BuildError(f"{path} is a directory in the root, but has to be a file that the builder writes")
-    if os.path.lexists(target):
-        os.unlink(target)
-    with open(target, "xb") as stream:
-        stream.write(data)
-    os.chmod(target, FILE_MODE)
 
 
 def _os_release(root: Path, values: Mapping[str, str], version: int) -> bytes:
@@ -333,11 +351,14 @@ def _quoted(value: str) -> str:
 
 
 def _add_system(config: Config, root: Path, files: Files, report: Report) -> dict[str, str]:
-    """Add the updater and what makes the OS boot, as far as they are wanted; initrd -> kernel, for those made."""
+    """Add the updater, guests and what makes the OS boot, as far as they are wanted; initrd -> kernel, if made."""
     canonical = Canonical(str(root))
     if config.updater:
         for path in updater.ship(root, report):
             files.add(config.update_bundle, canonical(path))
+    for name in sorted(guestfiles.BUNDLES.intersection(files.packages)):
+        for path in guestfiles.ship(root, name):
+            files.add(name, path)
     if config.stateless != CONVERT:
         return {}
     for path in updater.ship_base(root):

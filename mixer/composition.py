@@ -8,6 +8,7 @@ prepared is as good as one of ours. In the directory of a version:
     <bundle>/             instead of -info: a root with just this bundle's files; empty = the bundle's files go away
     <bundle>-includes     beside such a root: the included bundles, one a line
     groups.ini            one section for each bundle of the mix; os-core has to be among them
+    packages.json         optional: the packages and their files, see mixer.packagelist
 
 and optionally, there or in a directory shared by all versions, `groups.ini` and `<bundle>-extra-files` (absolute paths,
 one a line, added to the bundle).
@@ -32,7 +33,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mixer import packagelist
 from mixer.errors import BuildError
+from mixer.packagelist import PackageList
 from swupd.formats import filehash, layout
 from swupd.formats.manifest import is_bundle_name
 from swupd.fs import replace_file
@@ -93,6 +96,8 @@ class Composition:
     bundles: Mapping[str, ComposedBundle]
     overlay: Mapping[str, str] = field(default_factory=dict)
     """Path -> where it lies, for objects that only a bundle's own directory has."""
+    packages: PackageList | None = None
+    """What is known about the packages behind it; None for a prepared tree that does not say it."""
 
     def locate(self, path: str) -> str:
         """Where the object of a path lies on this machine."""
@@ -119,7 +124,7 @@ def check_path(path: str, *, source: str) -> str:
 
 
 def save(composition: Composition, directory: Path) -> None:
-    """Write the -info files and groups.ini of a composition whose root is `directory`/full already.
+    """Write the -info files, packages.json and groups.ini of a composition whose root is `directory`/full already.
 
     -info files of bundles that are not part of it are removed. Raises BuildError for paths that could not be loaded.
     """
@@ -132,6 +137,11 @@ def save(composition: Composition, directory: Path) -> None:
             checked.add(check_path(path, source=f"bundle {bundle.name}"))
         text = json.dumps(_info(bundle), indent=1, sort_keys=False) + "\n"
         replace_file(directory / f"{bundle.name}{INFO_SUFFIX}", text.encode())
+    packages = directory / packagelist.FILE_NAME
+    if composition.packages is None:
+        packages.unlink(missing_ok=True)
+    else:
+        replace_file(packages, packagelist.serialise(composition.packages))
     groups = "".join(f"[{name}]\ngroup={name}\n\n" for name in sorted(composition.bundles))
     replace_file(directory / GROUPS, groups.encode())
 
@@ -147,7 +157,11 @@ def load(directory: Path, version: int, *, shared: Path | None = None) -> Compos
     places = [directory] if shared is None else [directory, shared]
     loader = _Loader(directory, places, root)
     bundles = {name: loader.bundle(name) for name in _groups(places)}
-    return Composition(version, root, bundles, loader.overlay)
+    packages = directory / packagelist.FILE_NAME
+    listed = None
+    if packages.exists():
+        listed = packagelist.parse(_read(packages, packagelist.CONTENT_LIMIT), str(packages))
+    return Composition(version, root, bundles, loader.overlay, listed)
 
 
 class _Loader:

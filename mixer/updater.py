@@ -1,14 +1,13 @@
 """What the builder itself puts into a root: the updater, for the update bundle, and the base of a stateless system.
 
-* Files are those of mixer/osfiles, a tree for each of the two; what begins like a script can be executed.
+* Files are those of mixer/osfiles, a tree for each of the two, written as mixer.rootfiles says.
 * swupd comes from this installation and the libraries that it needs from this environment, cut down to what is loaded:
   23 MB with what Python has compiled, and 12 of them are cryptography's OpenSSL. The launcher /usr/bin/swupd looks
   nowhere else before. TLS uses the certificates of the system. Compiled parts must fit the Python of the root, so both
   have to be of one minor version.
-* Units are enabled by links below /usr/lib, as their own [Install] sections say.
 * What was copied is run before it ships: it writes its manual pages and completion scripts, and imports every library.
 
-The same environment gives the same bytes. What is in the way in the root is replaced, but for directories.
+The same environment gives the same bytes.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ import tempfile
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from importlib import metadata
-from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
 from mixer import elf
 from mixer.errors import BuildError
+from mixer.rootfiles import DIRECTORY_MODE, UNITS, RootFiles
 from mixer.sources.dpkg import Canonical
 from swupd import process
 from swupd.errors import CommandError
@@ -56,7 +55,6 @@ NOT_LOADED = {
 KEPT_METADATA = ("METADATA", "LICEN[CS]E*", "COPYING*", "NOTICE*", "licenses/*")
 PYTHON = "/usr/lib/swupd/python"
 """Where swupd and its libraries are."""
-UNITS = "/usr/lib/systemd/system"
 SWITCHED_ON_LATER = frozenset({"swupd-update.timer"})
 """`swupd autoupdate --enable` does it."""
 OF_THE_ROOT = ("systemd-networkd.service", "systemd-resolved.service")
@@ -70,9 +68,6 @@ COMPLETIONS = {
     "swupd.bash": "/usr/share/bash-completion/completions/swupd",
     "_swupd": "/usr/share/zsh/vendor-completions/_swupd",
 }
-DIRECTORY_MODE = 0o755
-PROGRAM_MODE = 0o755
-FILE_MODE = 0o644
 
 _RUN = """\
 import importlib, sys
@@ -91,8 +86,8 @@ def ship(root: Path, report: Report) -> list[str]:
     """
     report.step("ship-updater", "Shipping the updater")
     _require_same_python(root)
-    written = _Written(root)
-    written.tree("os-core-update")
+    written = RootFiles(root)
+    written.tree("os-core-update", not_enabled=SWITCHED_ON_LATER)
     for name, data in (*_swupd(), *_libraries()):
         written.file(f"{PYTHON}/{name}", data)
     _compile(root, written)
@@ -103,89 +98,13 @@ def ship(root: Path, report: Report) -> list[str]:
 
 def ship_base(root: Path) -> list[str]:
     """Put the base of a stateless system into a root; the names of all that was written, sorted. Raises BuildError."""
-    written = _Written(root)
+    written = RootFiles(root)
     written.tree("os-core")
     for name, target in LINKS.items():
         written.link(name, target)
     for unit in OF_THE_ROOT:
         written.enable(unit)
     return sorted(written.names)
-
-
-class _Written:
-    """What is written into a root, and what it is called there."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._canonical = Canonical(str(root))
-        self.names: set[str] = set()
-
-    def tree(self, name: str) -> None:
-        """A tree of mixer/osfiles, with its units enabled."""
-        base = Path(str(files("mixer") / "osfiles" / name))
-        found = [path for path in sorted(base.rglob("*")) if path.is_file() and path.parent.name != "__pycache__"]
-        for path in found:
-            data = path.read_bytes()
-            mode = PROGRAM_MODE if data.startswith(b"#!") else FILE_MODE
-            self.file(f"/{path.relative_to(base)}", data, mode)
-        for path in found:
-            if f"/{path.parent.relative_to(base)}" == UNITS and path.name not in SWITCHED_ON_LATER:
-                self.enable(path.name)
-
-    def file(self, name: str, data: bytes, mode: int = FILE_MODE) -> None:
-        place = self._place(name)
-        with open(place, "xb") as stream:
-            stream.write(data)
-        os.chmod(place, mode)
-
-    def link(self, name: str, target: str) -> None:
-        os.symlink(target, self._place(name))
-
-    def enable(self, unit: str) -> None:
-        """What `systemctl enable` does, but below /usr; a unit that is not there is left alone."""
-        units = [unit]
-        for name in units:
-            path = Path(f"{self._root}{self._canonical(f'{UNITS}/{name}')}")
-            if not path.is_file():
-                continue
-            for key, value in _install_section(path.read_text()):
-                match key:
-                    case "WantedBy":
-                        self.link(f"{UNITS}/{value}.wants/{name}", f"../{name}")
-                    case "RequiredBy":
-                        self.link(f"{UNITS}/{value}.requires/{name}", f"../{name}")
-                    case "Alias":
-                        self.link(f"{UNITS}/{value}", name)
-                    case "Also" if value not in units:
-                        units.append(value)
-
-    def _place(self, name: str) -> str:
-        """Where an object is to be made, with the directories that lead there; what was there is gone."""
-        name = self._canonical(name)
-        parent = str(self._root)
-        for part in name.split("/")[1:-1]:
-            parent += f"/{part}"
-            if not os.path.isdir(parent):
-                os.mkdir(parent)
-                os.chmod(parent, DIRECTORY_MODE)
-        place = f"{self._root}{name}"
-        if os.path.isdir(place) and not os.path.islink(place):
-            raise BuildError(f"{name} is a directory in the root, but has to be a file that the builder writes")
-        if os.path.lexists(place):
-            os.unlink(place)
-        self.names.add(name)
-        return place
-
-
-def _install_section(text: str) -> Iterator[tuple[str, str]]:
-    """Key and value of all that stands in the section [Install] of a unit, one word after the other."""
-    section = ""
-    for line in text.splitlines():
-        if line.startswith("["):
-            section = line.strip()
-        elif section == "[Install]" and not line.startswith(("#", ";")):
-            key, _, words = line.partition("=")
-            yield from ((key.strip(), word) for word in words.split())
 
 
 # -- Python --------------------------------------------------------------------------------------------------------
@@ -282,7 +201,7 @@ def _is_loaded(name: str) -> bool:
     return not directory.endswith(".dist-info") or any(fnmatchcase(rest, pattern) for pattern in KEPT_METADATA)
 
 
-def _compile(root: Path, written: _Written) -> None:
+def _compile(root: Path, written: RootFiles) -> None:
     """Let Python compile all that was copied. A process of its own and a fixed seed make the result reproducible."""
     python = f"{root}{PYTHON}"
     options = ["-q", "--invalidation-mode", "unchecked-hash", "-s", str(root), "-p", "/"]

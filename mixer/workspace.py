@@ -8,7 +8,7 @@
     ids.txt                 table of user and group ids, append-only
     update/image/<V>/       what `build bundles` left for `build update`; update/image/LAST_VER
     update/www/             the published tree
-    cache/                  everything that can be made again: roots, objects, frames of packs, deltas, packages
+    cache/                  everything that can be made again: roots, objects, packs, deltas, packages, parts of images
 
 State files are those of the original, so its workspaces are read and written as they are. Each is replaced in one
 step: whoever is interrupted leaves the old content or the new. Commands that change a workspace hold `lock()`.
@@ -68,6 +68,9 @@ class Workspace:
         self.frames = self.cache / "frames"
         self.deltas = self.cache / "deltas"
         self.debs = self.cache / "debs"
+        self.layers = self.cache / "layers"
+        self.plain_files = self.cache / "files"
+        self.kernels = self.cache / "kernels"
         self.lock_file = self.path / ".mixer.lock"
 
     def image(self, version: int) -> Path:

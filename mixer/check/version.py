@@ -8,6 +8,7 @@ A version without a problem is one of which all of this is true:
   is named for; see mixer.check.content.
 * A delta manifest gives the manifest of the version.
 * The update index is signed, and right about versions, packs and their sizes.
+* What it says about its packages, if it says anything, can be read.
 * Each file of the version's directory has the SHA-256 that the checksums say, and these are signed. A version without
   checksums (they are an extension) can have changed where no client looks.
 
@@ -22,7 +23,7 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from mixer import checksums
+from mixer import checksums, packagelist
 from mixer.check.content import READERS, ContentCheck, Fullfile, Pack
 from mixer.check.files import Files
 from mixer.check.findings import CheckResult, Findings, reason
@@ -87,6 +88,7 @@ class _Check:
             self._index(manifests, older)
             self._report.step("content", "Unpacking fullfiles and packs", 2, STEPS)
             self._content(manifests, older)
+        self._packages()
         self._report.step("checksums", "Comparing checksums", 3, STEPS)
         self._checksums()
         if mom is not None:
@@ -212,6 +214,15 @@ class _Check:
             pack = layout.pack(lines.get(name, self._version), name, cost.from_version)
             if cost.pack != self._files.size(pack):
                 yield f"{pack} has {_bytes(self._files.size(pack))}, not {_bytes(cost.pack)}"
+
+    def _packages(self) -> None:
+        file = layout.packages(self._version)
+        if file not in self._names:
+            return
+        data = self._files.read(file, limit=packagelist.LIMIT)
+        if data is not None:
+            with self._findings.about(file):
+                packagelist.decompressed(data, file)
 
     def _checksums(self) -> None:
         file = layout.checksums(self._version)

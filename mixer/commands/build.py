@@ -27,7 +27,8 @@ clients never see a part of a version. Building the same version again replaces 
 `build delta-packs` and `build delta-manifests` add to a published version what makes
 updates to it small. Without them clients fetch whole files and whole manifests.
 
-`build image` makes a disk image of a published version.
+`build image` makes a disk, a guest's root file system or a container image of a
+published version.
 
 A mix of packages needs root, because only root can set owners and modes."""
 EXAMPLES = """\

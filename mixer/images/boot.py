@@ -60,7 +60,7 @@ def find(tree: ImageTree, uuid: UUID) -> Boot:
     kernel, initrd = _content(tree, "kernel", f"/{chosen.kernel}"), _content(tree, "initrd", f"/{chosen.initrd}")
     loader = _content(tree, "boot loader", LOADER)
     if tree.find(USERS) is None:
-        raise _lacking(tree, "users", USERS, otherwise=_STATELESS)
+        raise lacking(tree, "users", USERS, otherwise=_STATELESS)
     name = str(tree.version)
     entry = BootEntry(
         name=name,
@@ -78,11 +78,11 @@ def _kernel(tree: ImageTree) -> Kernel:
     boot = f"/{kernels.BOOT}/"
     found = kernels.newest_first(node.path.removeprefix(boot) for node in tree.nodes if node.path.startswith(boot))
     if not found:
-        raise _lacking(tree, "kernel", boot + kernels.KERNEL)
+        raise lacking(tree, "kernel", boot + kernels.KERNEL)
     for kernel in found:
         if not _missing(tree, kernel):
             return kernel
-    raise _lacking(tree, *_missing(tree, found[0])[0])
+    raise lacking(tree, *_missing(tree, found[0])[0])
 
 
 def _missing(tree: ImageTree, kernel: Kernel) -> list[tuple[str, str]]:
@@ -94,11 +94,11 @@ def _missing(tree: ImageTree, kernel: Kernel) -> list[tuple[str, str]]:
 def _content(tree: ImageTree, what: str, path: str) -> bytes:
     node = tree.find(path)
     if node is None or node.type is not FileType.FILE:
-        raise _lacking(tree, what, path)
+        raise lacking(tree, what, path)
     return tree.content(node)
 
 
-def _lacking(tree: ImageTree, what: str, path: str, *, otherwise: str = "") -> BuildError:
+def lacking(tree: ImageTree, what: str, path: str, *, otherwise: str = "") -> BuildError:
     """The error for something that has to be in the tree; the hint names the bundle that has it."""
     bundles = tree.bundles_with(path)
     if bundles:

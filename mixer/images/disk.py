@@ -21,13 +21,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from uuid import UUID, uuid5
+from uuid import uuid5
 
 from mixer.errors import BuildError
-from mixer.images import boot, btrfs, esp, gpt, output
+from mixer.images import boot, btrfs, esp, gpt, output, spdx
 from mixer.images.boot import Boot
 from mixer.images.btrfs import Item, Subvolume
-from mixer.images.tree import ImageTree, Node
+from mixer.images.tree import ImageTree, Node, Reader
 from mixer.table import table
 from swupd.formats.bootentry import STATE, SUBVOLUMES
 from swupd.formats.manifest import FileType
@@ -48,8 +48,6 @@ GRANULE = 256 << 20
 
 ESP_LABEL = "ESP"
 ROOT_LABEL = "os"
-
-_NAMESPACE = UUID("8c1f8a0e-3a0b-5f0e-9a53-1d3c26a4f7c1")
 
 
 @dataclass(frozen=True)
@@ -87,29 +85,24 @@ def build(tree: ImageTree, target: Path, report: Report, *, size: int = 0, time:
     Raises BuildError for content or a place that does not do, CommandError if a program fails.
     """
     start = clock.monotonic()
-    uuid = uuid5(_NAMESPACE, " ".join((tree.mom_hash, *tree.bundles)))
+    uuid = tree.uuid
     found = boot.find(tree, uuid)
     files = found.files()
-    items = _items(tree, _Progress(tree, report).content)
+    reader = Reader(tree, report)
+    items = _items(tree, reader.content)
     esp_size = _esp_size(found)
     size = _disk_size(size, esp_size, btrfs.required(items))
     partitions = (gpt.Partition(ESP_LABEL, gpt.ESP, esp_size), gpt.Partition(ROOT_LABEL, gpt.ROOT_X86_64, 0))
-    content = sum(node.size for node in tree.nodes)
     used = sum(map(len, files.values()))
     facts = {
-        "type": "disk",
-        "version": tree.version,
-        "bundles": tree.bundles,
-        "mom": tree.mom_hash,
         "uuid": str(uuid),
         "kernel_command_line": found.entry.options,
         "bytes": size,
-        "content_bytes": content,
         "esp_bytes": esp_size,
-        "files": len(tree.nodes),
     }
     report.step("image", f"Writing version {tree.version} to {target}")
-    with output.writing(target, facts) as part:
+    with output.writing(target) as unfinished:
+        part = unfinished.path
         with part.open("r+b") as file:
             file.truncate(size)
             # What programs will write is taken beforehand: here a full disk has a name, there it is some failure.
@@ -119,12 +112,14 @@ def build(tree: ImageTree, target: Path, report: Report, *, size: int = 0, time:
         esp.write(part, at_esp.offset, at_esp.size, files, label=ESP_LABEL, serial=serial, time=time)
         with part.open("r+b") as file:
             btrfs.write(file, at_root.offset, at_root.size, items, label=ROOT_LABEL, uuid=uuid, time=time)
+        unfinished.facts = tree.facts("disk") | facts
+        unfinished.sbom = spdx.document(tree, reader, name=target.name, time=time)
     return Disk(
         path=target,
         version=tree.version,
         bundles=len(tree.bundles),
         files=len(tree.nodes),
-        content=content,
+        content=tree.content_bytes,
         size=size,
         allocated=output.allocated(target),
         esp_used=used,
@@ -174,21 +169,6 @@ def _state(version: int) -> list[Item]:
 
 def _directory(path: str, mode: int = 0o755, subvolume: Subvolume | None = None) -> Item:
     return Item(path=path, type=FileType.DIRECTORY, mode=mode, uid=0, gid=0, subvolume=subvolume)
-
-
-class _Progress:
-    """Reads content of a tree and tells how far that is."""
-
-    def __init__(self, tree: ImageTree, report: Report) -> None:
-        self._tree = tree
-        self._report = report
-        self._total = sum(node.size for node in tree.nodes)
-        self._done = 0
-
-    def content(self, node: Node) -> bytes:
-        self._done += node.size
-        self._report.progress(min(self._done, self._total), self._total)
-        return self._tree.content(node)
 
 
 # -- sizes -------------------------------------------------------------------------------------------------------------

@@ -48,6 +48,16 @@ class Package:
     requires: tuple[str, ...]
     """The installed packages that it needs directly, alternatives and virtual names resolved."""
     essential: bool = False
+    architecture: str = ""
+    source: str = ""
+    """The source package that it was built from, and its version: "gcc-12 12.2.0-14"."""
+    licence: str = ""
+    """An SPDX expression; empty if it is not known."""
+    homepage: str = ""
+    maintainer: str = ""
+    """Who made the package: a name, an address in angle brackets."""
+    purl: str = ""
+    """The package URL, which names it for all programs that look for known faults of packages."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ some bundle's closure. It takes half a second, and downloads lists only if they 
 
 `install` takes the root from the cache if its key is there. Otherwise it downloads the package files that are missing
 (kept, and verified by SHA-256 at every use), installs them, and finishes the root: ids from the mix's table,
-capabilities, alternatives, what never ships, and who owns which path. Two builds of one key give the same root,
-modification times apart. The key covers the package files, the settings below, mmdebstrap's version and this package's
-own code; it does not cover mirrors (the files are the same everywhere) nor the table of ids (which only grows: a cached
-root is used if its ids agree with the table, and made anew otherwise).
+capabilities, alternatives, what never ships, licences, and who owns which path. Two builds of one key give the same
+root, modification times apart. The key covers the package files, the settings below, mmdebstrap's version and this
+package's own code; it does not cover mirrors (the files are the same everywhere) nor the table of ids (which only
+grows: a cached root is used if its ids agree with the table, and made anew otherwise).
 
 The cache directory is the caller's, under the workspace's lock: apt/ (lists), debs/, roots/, install.log.
 """
@@ -23,6 +23,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from mixer.config import AptSource
 from mixer.errors import SourceError, UnknownPackageError
@@ -36,12 +37,14 @@ from mixer.sources import (
     aptconfig,
     dpkg,
     ids,
+    licences,
     mmdebstrap,
     rootcache,
     scrub,
 )
 from swupd import process
 from swupd.errors import CommandError, NotRootError
+from swupd.formats import layout
 from swupd.report import Report, counted
 
 KEEP_DEBS_SECONDS = 30 * 24 * 3600
@@ -115,7 +118,7 @@ class AptPackages:
         )
         mmdebstrap.install(what, root, report)
         try:
-            record = _finish(root, resolution.files, table, report)
+            record = _finish(root, resolution.files, self._config.path_excludes, table, report)
             report.step("keep-root", "Keeping the root for the next build")
             self._roots.add(resolution.key, root, record)
         except BaseException:
@@ -268,11 +271,16 @@ class PrivateApt:
         return "; ".join([*suggestions[:1], f"the suites are {self._suites}"])
 
 
-def _finish(root: Path, files: Sequence[PackageFile], table: ids.IdTable, report: Report) -> rootcache.Record:
+def _finish(
+    root: Path, files: Sequence[PackageFile], path_excludes: Sequence[str], table: ids.IdTable, report: Report
+) -> rootcache.Record:
     """Turn what mmdebstrap made into what ships, and tell what is in it."""
     report.step("finish-root", "Finishing the root")
     installed = dpkg.read_status(root / dpkg.STATE / "status")
     _check_installed(installed, files)
+    expressions = licences.read(root, installed)
+    licences.drop_excluded(root, path_excludes)
+    vendor = _vendor(root)
     owners = dpkg.read_owners(root, installed)
     accounts = table.assigned(ids.read_accounts(root))
     ids.renumber(root, accounts)
@@ -290,7 +298,17 @@ def _finish(root: Path, files: Sequence[PackageFile], table: ids.IdTable, report
     database = PackageDatabase(
         packages={
             name: Package(
-                name, package.version, tuple(sorted(paths[name], key=os.fsencode)), package.requires, package.essential
+                name,
+                package.version,
+                tuple(sorted(paths[name], key=os.fsencode)),
+                package.requires,
+                package.essential,
+                architecture=package.architecture,
+                source=package.source,
+                licence=expressions.get(name, ""),
+                homepage=package.homepage,
+                maintainer=package.maintainer,
+                purl=_purl(vendor, package),
             )
             for name, package in installed.items()
         },
@@ -311,6 +329,18 @@ def _check_installed(installed: Mapping[str, dpkg.Installed], files: Sequence[Pa
         )
 
 
+def _vendor(root: Path) -> str:
+    """Whose packages these are: the ID in the root's os-release."""
+    path = root / layout.OS_RELEASE[1:]
+    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+    return next((line.removeprefix("ID=").strip("\"'") for line in lines if line.startswith("ID=")), "debian")
+
+
+def _purl(vendor: str, package: dpkg.Installed) -> str:
+    vendor, name, version = (quote(text, safe="") for text in (vendor, package.name, package.version))
+    return f"pkg:deb/{vendor}/{name}@{version}?arch={package.architecture}"
+
+
 def _is_intact(path: Path, sha256: str) -> bool:
     digest = hashlib.sha256()
     try:
@@ -325,7 +355,15 @@ def _is_intact(path: Path, sha256: str) -> bool:
 def _code_digest() -> str:
     """Stands for the rules by which a root is made: one that other rules made is not used."""
     digest = hashlib.sha256()
-    for path in (__file__, adopt.__file__, dpkg.__file__, ids.__file__, mmdebstrap.__file__, scrub.__file__):
+    for path in (
+        __file__,
+        adopt.__file__,
+        dpkg.__file__,
+        ids.__file__,
+        licences.__file__,
+        mmdebstrap.__file__,
+        scrub.__file__,
+    ):
         digest.update(Path(path).read_bytes())
     return digest.hexdigest()
 

@@ -47,6 +47,10 @@ class Installed:
     essential: bool
     requires: tuple[str, ...]
     """Names of the installed packages that meet its requirements, sorted."""
+    source: str = ""
+    """Name and version of the source package."""
+    maintainer: str = ""
+    homepage: str = ""
 
 
 def read_status(path: Path) -> dict[str, Installed]:
@@ -166,9 +170,23 @@ def _installed(paragraphs: list[Any], path: Path) -> dict[str, Installed]:
             architecture=str(present[name]["Architecture"]),
             essential=present[name].get("Essential") == "yes",
             requires=tuple(sorted(set(_requirements(name, present, providers)) - {name})),
+            source=_source(present[name]),
+            maintainer=_line(present[name], "Maintainer"),
+            homepage=_line(present[name], "Homepage"),
         )
         for name in sorted(present)
     }
+
+
+def _source(paragraph: Mapping[str, Any]) -> str:
+    """dpkg writes "name (version)", and leaves out what is as in the binary package."""
+    name, _, version = (_line(paragraph, "Source") or str(paragraph["Package"])).partition(" (")
+    return f"{name} {version.removesuffix(')') or paragraph['Version']}"
+
+
+def _line(paragraph: Mapping[str, Any], field: str) -> str:
+    """A field on one line, empty if it is not there."""
+    return " ".join(str(paragraph.get(field, "")).split())
 
 
 def _providers(present: Mapping[str, Any]) -> dict[str, list[tuple[str, str | None]]]:

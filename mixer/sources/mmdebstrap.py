@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from mixer.errors import SourceError
-from mixer.sources import PackageFile
+from mixer.sources import PackageFile, licences
 from swupd import process
 from swupd.report import Report
 
@@ -164,6 +164,7 @@ def _arguments(what: Installation, root: Path) -> list[str]:
         f"--architectures={what.architecture}",
         "--dpkgopt=force-unsafe-io",
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in what.path_excludes),
+        f"--dpkgopt=path-include={licences.INCLUDED}",  # to be read; the caller removes what shall not ship
         *(f"--include={NameParts(file.name).name}" for file in what.files),
         "",  # no suite: the lists are in place
         str(root),

@@ -22,7 +22,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -177,7 +177,7 @@ def _to_json(record: Record) -> dict[str, Any]:
     database = record.database
     return {
         "packages": [
-            [package.name, package.version, package.essential, package.requires, package.files]
+            {field.name: getattr(package, field.name) for field in fields(package)}
             for package in database.packages.values()
         ],
         "base": sorted(database.base),
@@ -190,8 +190,8 @@ def _to_json(record: Record) -> dict[str, Any]:
 def _from_json(value: dict[str, Any]) -> Record:
     """Raises ValueError, KeyError, TypeError or AttributeError for anything that `_to_json` would not have written."""
     packages = [
-        Package(name, version, tuple(files), tuple(requires), bool(essential))
-        for name, version, essential, requires, files in value["packages"]
+        Package(**{**package, "files": tuple(package["files"]), "requires": tuple(package["requires"])})
+        for package in value["packages"]
     ]
     database = PackageDatabase(
         {package.name: package for package in packages}, frozenset(value["base"]), tuple(value["unowned"])

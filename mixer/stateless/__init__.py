@@ -49,8 +49,8 @@ EMPTY_DIRECTORIES = {
 
 def convert(
     root: Path, bundles: Mapping[str, ComposedBundle], report: Report, *, root_password: str = ""
-) -> dict[str, ComposedBundle]:
-    """Convert a root in place; the bundles with their new lists.
+) -> tuple[dict[str, ComposedBundle], dict[str, str]]:
+    """Convert a root in place; the bundles with their new lists, and where their paths came from (`Draft.origins`).
 
     `root_password` is a hash as in shadow(5); empty: nobody can log in as root with a password. Raises BuildError and
     SourceError for a root that cannot be converted, OSError for what the system refuses.
@@ -75,4 +75,4 @@ def convert(
         f"{counted(enabled, 'link')} of enabled units, {counted(users, 'user')}, {counted(groups, 'group')}, "
         f"{counted(state, 'line')} of state; {len(dropped)} left out"
     )
-    return draft.finished()
+    return draft.finished(), draft.origins()

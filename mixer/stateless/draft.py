@@ -1,8 +1,9 @@
 """A root and the lists of its bundles, changed together while a composition is converted.
 
 Whatever is moved, dropped or written in the root is so in every list that names it; so after each call the lists are
-as true as they were before. Names are those of the root: absolute and canonical. A path that is listed but not in the
-root stays listed until something above it is dropped. Nothing is followed: a link is moved and dropped as a link.
+as true as they were before, and `origins` knows where each path came from. Names are those of the root: absolute and
+canonical. A path that is listed but not in the root stays listed until something above it is dropped. Nothing is
+followed: a link is moved and dropped as a link.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Draft:
         self._bundles = bundles
         self._lists = {name: dict(bundle.files) for name, bundle in bundles.items()}
         self._above = {name: frozenset(above) for name, above in subtracted(bundles).items()}
+        self._origins = {path: path for paths in self._lists.values() for path in paths}
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
@@ -138,9 +140,12 @@ class Draft:
                 self.drop(target)
             os.rename(self.place(path), self.place(target))
         was_directory = self.is_directory(target)
+        moved: dict[str, str] = {}
         for paths in self._lists.values():
             for old in _at(paths, path, below=was_directory):
-                paths[target + old[len(path) :]] = paths.pop(old)
+                moved[old] = target + old[len(path) :]
+                paths[moved[old]] = paths.pop(old)
+        self._origins.update({new: self._origins.pop(old) for old, new in moved.items() if old in self._origins})
 
     def drop(self, path: str) -> None:
         """Remove an object with all below it."""
@@ -152,10 +157,15 @@ class Draft:
         for paths in self._lists.values():
             for old in _at(paths, path, below=is_directory):
                 del paths[old]
+                self._origins.pop(old, None)
 
     def finished(self) -> dict[str, ComposedBundle]:
         """The bundles with the lists as they are now, and with all directories above their paths."""
         return {name: replace(bundle, files=_complete(self._lists[name])) for name, bundle in self._bundles.items()}
+
+    def origins(self) -> dict[str, str]:
+        """Path -> what it was called at the beginning, for all that was there then and still is."""
+        return dict(self._origins)
 
 
 def _at(paths: Mapping[str, bool], path: str, *, below: bool) -> list[str]:

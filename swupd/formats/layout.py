@@ -123,6 +123,11 @@ def checksums(version: int) -> str:
     return f"{_version(version)}/checksums"
 
 
+def packages(version: int) -> str:
+    """What a version says about its packages, for the builder of images; no client reads it."""
+    return f"{_version(version)}/packages.json.zst"
+
+
 def fullfiles(version: int) -> str:
     """The directory of a version's fullfiles."""
     return f"{_version(version)}/files"

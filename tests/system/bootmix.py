@@ -1,6 +1,6 @@
 """The shipped mix with four versions, for machines that are really booted.
 
-10   the shipped os-core, os-core-update, kernel and editors, and a bundle of files of our own
+10   the shipped os-core, os-core-update, kernel, editors and guests, and a bundle of files of our own
 20   other files, a new factory file of /etc, a user more
 30   with a health check that fails
 40   without an init
@@ -20,7 +20,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 PROGRAMS = Path(sys.executable).parent
-BUNDLES = ["editors", "kernel", "os-core", "os-core-update", "site"]
+BUNDLES = ["editors", "guest-minimal", "guest-systemd", "kernel", "os-core", "os-core-update", "site"]
 INSTALLED = "kernel,os-core-update,site"
 PASSWORD = "root"
 FIRST, SECOND, UNHEALTHY, DEAD = 10, 20, 30, 40

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 import pytest
 
@@ -48,7 +49,7 @@ class Built(NamedTuple):
 
 
 def source(workspace: Path) -> AptPackages:
-    config = AptSource((SUITE,), ("main",), (), None, "", (), workspace / "ids.txt")
+    config = AptSource((SUITE,), ("main",), (), None, "", ("/usr/share/doc/*",), workspace / "ids.txt")
     return AptPackages(config, workspace / "cache")
 
 
@@ -117,6 +118,24 @@ def test_nothing_that_identifies_a_machine_and_no_state_ships(built: Built) -> N
     assert not paths & {"/etc/hostname", "/etc/resolv.conf", "/etc/ld.so.cache", "/etc/shadow-", "/etc/alternatives"}
     assert "" not in built.hashes.values(), "devices, fifos and sockets"
     assert not (built.root / "etc/apt/sources.list.d").exists()
+
+
+def test_documentation_that_is_left_out_tells_licences_all_the_same(built: Built) -> None:
+    assert os.listdir(built.root / "usr/share/doc") == []
+    packages = built.database.packages
+    assert "GPL-3.0-or-later" in packages["less"].licence
+    assert packages["zlib1g"].licence == "Zlib"
+    assert sum(bool(package.licence) for package in packages.values()) > len(packages) / 2
+
+
+def test_packages_say_where_they_come_from(built: Built) -> None:
+    package = built.database.packages["libpam-modules"]
+    assert (
+        package.purl == f"pkg:deb/debian/libpam-modules@{quote(package.version, safe='')}?arch={package.architecture}"
+    )
+    assert package.source.startswith("pam ")
+    assert "@" in package.maintainer
+    assert package.homepage.startswith("http")
 
 
 def test_the_root_works_and_is_complete(built: Built) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,6 +35,8 @@ class Packages:
         self.broken = False
         self.contents: dict[str, str] = {}
         """Path -> content, for files that have another one than their path."""
+        self.details: dict[str, dict[str, Any]] = {}
+        """Name -> what else is known about a package."""
         self.add("base", "/usr", "/usr/bin", "/usr/bin/sh", "/usr/lib/os-release")
 
     def add(self, name: str, *files: str, requires: Sequence[str] = ()) -> None:
@@ -59,7 +62,7 @@ class Packages:
         (root / "bin").symlink_to("usr/bin")
         (root / "srv").mkdir()
         packages = {
-            name: Package(name, "1", files, requires, essential=name in self.base)
+            name: Package(name, "1", files, requires, essential=name in self.base, **self.details.get(name, {}))
             for name, (requires, files) in self.packages.items()
         }
         return PackageDatabase(packages, self.base, self.unowned)
@@ -198,6 +201,49 @@ def test_composing_a_version_again_gives_the_same(mix: Mix, monkeypatch: pytest.
 def test_the_composition_can_be_loaded_again(mix: Mix) -> None:
     composed = mix.compose()
     assert composition.load(mix.workspace.image(10), 10) == composed
+
+
+def test_the_packages_of_a_version_are_told_with_the_bundles_that_have_them_themselves(mix: Mix) -> None:
+    mix.source.add("app", "/usr/bin", "/usr/bin/app", requires=["lib"])
+    mix.source.add("lib", "/usr/lib/lib.so")
+    mix.source.add("stray", "/usr/bin/stray")
+    mix.define("low", "include(os-core)\nlib\n")
+    mix.define("high", "include(low)\napp\n")
+    mix.define("other", "app\n")
+    packages = mix.compose().packages
+    assert packages is not None
+    assert {package.name: package.bundles for package in packages.packages} == {
+        "app": ("high", "other"),
+        "base": ("os-core",),
+        "lib": ("low", "other"),
+    }
+    assert {package.name: package.files for package in packages.packages} == {
+        "app": ("/usr/bin/app",),
+        "base": ("/usr/bin/sh", "/usr/lib/os-release"),
+        "lib": ("/usr/lib/lib.so",),
+    }
+
+
+def test_what_packages_say_about_themselves_is_kept(mix: Mix) -> None:
+    mix.source.add("app", "/usr/bin/app")
+    mix.source.details["app"] = {
+        "architecture": "amd64",
+        "source": "app-src 2",
+        "licence": "MIT",
+        "homepage": "https://app.example.org",
+        "maintainer": "M <m@example.org>",
+        "purl": "pkg:deb/debian/app@1",
+    }
+    mix.define("app", "app\n")
+    packages = mix.compose().packages
+    owner = packages.owner("/usr/bin/app") if packages else None
+    assert owner is not None
+    assert (owner.version, owner.architecture, owner.source, owner.licence) == ("1", "amd64", "app-src 2", "MIT")
+    assert (owner.homepage, owner.supplier, owner.purl) == (
+        "https://app.example.org",
+        "M <m@example.org>",
+        "pkg:deb/debian/app@1",
+    )
 
 
 def test_an_unknown_package_is_shown_where_it_stands(mix: Mix) -> None:
@@ -345,6 +391,16 @@ def test_a_stateless_mix_is_converted_with_all_that_we_add(mix: Mix, stateless: 
     assert {"/usr/share/factory/etc/hosts", "/usr/lib/sysusers.d/00-mix.conf", "/usr/lib/swupd/init"} <= core.keys()
     assert [path for path in core if path.startswith(("/etc/", "/var/"))] == []
     assert mix.read("/usr/share/factory/etc/hosts") == "/etc/hosts"
+
+
+def test_a_converted_file_still_belongs_to_its_package(mix: Mix, stateless: Config) -> None:
+    mix.source.add("app", "/etc/app.conf", "/etc/machine-id", "/etc/pam.d/app", "/var/lib/own/state")
+    mix.define("app", "app\n")
+    packages = mix.compose(config=stateless).packages
+    assert packages is not None
+    assert [package.files for package in packages.packages if package.name == "app"] == [
+        ("/usr/lib/pam.d/app", "/usr/share/factory/etc/app.conf", "/usr/share/factory/var/lib/own/state")
+    ]
 
 
 def test_a_stateless_mix_has_no_findings(mix: Mix, stateless: Config) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from mixer import initrd
+from mixer import initrd, initrdparts
 from mixer.errors import BuildError
 
 VERSION = "6.1.0-test"
@@ -54,6 +54,10 @@ class Root:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(path.name.encode())
 
+    def order(self, wanted: tuple[str, ...]) -> list[str]:
+        modules = initrdparts.Modules(initrdparts.of_root(self.path), VERSION)
+        return [path.rpartition("/")[2] for path in modules.order(wanted, essential=initrd.ESSENTIAL)]
+
     def unpacked(self, target: Path) -> Path:
         """The initrd as it looks after the kernel has unpacked it."""
         made = initrd.make(self.path)
@@ -74,12 +78,8 @@ def root(tmp_path: Path) -> Root:
     return Root(tmp_path / "root")
 
 
-def names(paths: list[Path]) -> list[str]:
-    return [path.name for path in paths]
-
-
 def test_a_module_comes_after_those_that_it_needs(root: Root) -> None:
-    order = names(initrd.load_order(root.modules, initrd.FIRST))
+    order = root.order(initrd.FIRST)
     assert order == [
         *("crc32c-intel.ko", "libcrc32c.ko", "xor.ko", "btrfs.ko", "overlay.ko"),
         *("virtio_ring.ko", "virtio.ko", "virtio_blk.ko"),
@@ -88,8 +88,8 @@ def test_a_module_comes_after_those_that_it_needs(root: Root) -> None:
 
 def test_what_is_built_in_is_left_out(root: Root) -> None:
     root.kernel("kernel/drivers/nvme.ko:\n", "kernel/fs/btrfs/btrfs.ko\nkernel/fs/overlayfs/overlay.ko\n")
-    assert initrd.load_order(root.modules, initrd.FIRST) == []
-    assert names(initrd.load_order(root.modules, initrd.LATER)) == ["nvme.ko"]
+    assert root.order(initrd.FIRST) == []
+    assert root.order(initrd.LATER) == ["nvme.ko"]
 
 
 @pytest.mark.parametrize("name", initrd.ESSENTIAL)

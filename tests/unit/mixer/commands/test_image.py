@@ -7,16 +7,19 @@ import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mixer.cli import main
+from mixer.commands.image import TYPES
 from mixer.workspace import Workspace
 
 BOOT = {
     "boot/vmlinuz-1": "kernel",
     "boot/initrd-1": "initrd",
     "usr/lib/modules/1/modules.dep": "",
+    "usr/sbin/init": "init",
     "usr/share/factory/etc/passwd": "root:x:0:0::/root:/bin/sh\n",
     "usr/lib/systemd/boot/efi/systemd-bootx64.efi": "loader",
 }
@@ -46,8 +49,8 @@ def bootable(prepared: Workspace, certificate: tuple[bytes, bytes], capsys: pyte
     return prepared
 
 
-def image(workspace: Workspace, *arguments: str, bundles: str = "kernel,os-core-update") -> int:
-    argv = ["--workspace", str(workspace.path), "build", "image", "--type", "disk", "--bundles", bundles]
+def image(workspace: Workspace, *arguments: str, kind: str = "disk", bundles: str = "kernel,os-core-update") -> int:
+    argv = ["--workspace", str(workspace.path), "build", "image", "--type", kind, "--bundles", bundles]
     return main([*argv, *arguments])
 
 
@@ -164,3 +167,111 @@ def test_the_store_is_filled_again_from_what_was_published(bootable: Workspace, 
     assert image(bootable, "-o", str(tmp_path / "second"), "--size", "700M") == 0
 
     assert data(tmp_path / "first") == data(tmp_path / "second")
+
+
+# -- the other types ---------------------------------------------------------------------------------------------------
+
+SIMPLE_TYPES = sorted(TYPES.keys() - {"disk", "kernel"})
+
+
+@pytest.mark.parametrize("kind", SIMPLE_TYPES)
+def test_each_type_is_made_and_summed_up_with_its_facts_and_bill_of_materials(
+    bootable: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    target = tmp_path / "image"
+
+    assert image(bootable, "-o", str(target), kind=kind, bundles="kernel") == 0
+
+    told = capsys.readouterr()
+    assert told.err == ""
+    assert str(target) in told.out
+    facts = json.loads((tmp_path / "image.json").read_text())
+    assert (facts["type"], facts["version"], facts["bundles"]) == (kind, 10, ["kernel", "os-core"])
+    assert json.loads((tmp_path / "image.spdx.json").read_text())["spdxVersion"] == "SPDX-2.3"
+
+
+@pytest.mark.parametrize("kind", SIMPLE_TYPES)
+def test_each_type_is_the_same_when_it_is_made_again(bootable: Workspace, tmp_path: Path, kind: str) -> None:
+    for place in ("one", "other"):
+        (tmp_path / place).mkdir()
+        assert image(bootable, "-o", str(tmp_path / place / "image"), kind=kind, bundles="kernel") == 0
+        shutil.rmtree(bootable.cache)
+
+    one, other = (
+        {str(path.relative_to(tmp_path / place)): describe(path) for path in sorted((tmp_path / place).rglob("*"))}
+        for place in ("one", "other")
+    )
+    assert one == other
+
+
+def describe(path: Path) -> tuple[int, int, int, bytes | str]:
+    status = path.lstat()
+    if path.is_symlink():
+        return status.st_mode, status.st_uid, status.st_gid, os.readlink(path)
+    return status.st_mode, status.st_uid, status.st_gid, path.read_bytes() if path.is_file() else b""
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("guest-erofs", "--size=8G", "disk"),
+        ("disk", "--dax", "guest-erofs, guest-ext4"),
+        ("tar", "--env=A=b", "oci, oci-archive"),
+        ("initrd", "--compression=zstd", "oci, oci-archive, tar"),
+    ],
+)
+def test_an_option_of_another_type_is_refused(
+    bootable: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str], case: tuple[str, str, str]
+) -> None:
+    kind, option, types = case
+    assert image(bootable, "-o", str(tmp_path / "image"), option, kind=kind) == 1
+
+    name = option.partition("=")[0]
+    assert capsys.readouterr().err == f"Error: an image of the type {kind} has no {name}\nHint: it is for {types}\n"
+    assert not list(tmp_path.glob("image*"))
+
+
+def test_what_a_container_runs_is_said_in_words_or_json(bootable: Workspace, tmp_path: Path) -> None:
+    options = ["--entrypoint", "init --serve", "--cmd", '["a b", "c"]', "--env", "A=b=c", "--label", "team=web"]
+    options += ["--workdir", "/srv", "--user", "1000", "--name", "web"]
+
+    assert image(bootable, "-o", str(tmp_path / "image"), *options, kind="oci", bundles="kernel") == 0
+
+    configurations = [
+        found["config"]
+        for path in (tmp_path / "image/blobs/sha256").iterdir()
+        if (found := read_json(path)) is not None and "rootfs" in found
+    ]
+    assert len(configurations) == 1
+    found = configurations[0]
+    assert (found["Entrypoint"], found["Cmd"]) == (["init", "--serve"], ["a b", "c"])
+    assert "A=b=c" in found["Env"]
+    assert (found["Labels"]["team"], found["Labels"]["org.swupd.bundles"]) == ("web", "kernel,os-core")
+    assert (found["WorkingDir"], found["User"]) == ("/srv", "1000")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        value: dict[str, Any] = json.loads(path.read_bytes())
+    except ValueError:
+        return None
+    return value
+
+
+@pytest.mark.parametrize("option", ["--entrypoint='unbalanced", "--cmd=[1]", "--cmd=[", "--env=novalue", "--label=x"])
+def test_what_a_container_cannot_run_shows_the_help(
+    bootable: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    with pytest.raises(SystemExit):
+        image(bootable, "-o", str(tmp_path / "image"), option, kind="oci")
+
+    assert f"argument {option.partition('=')[0]}" in capsys.readouterr().err
+
+
+def test_a_bundle_that_is_none_is_one_line(
+    bootable: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert image(bootable, "-o", str(tmp_path / "image"), kind="guest-erofs", bundles="kernle") == 1
+
+    assert capsys.readouterr().err == "Error: version 10 has no bundle 'kernle'\nHint: did you mean kernel?\n"
+    assert not list(tmp_path.glob("image*"))

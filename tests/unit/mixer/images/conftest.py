@@ -35,11 +35,12 @@ CONTENT: dict[str, dict[str, str | bytes]] = {
     },
     "editor": {"/usr/bin/editor": "editor"},
     "office": {"/usr/bin/office": "office"},
+    "guest": {"/usr/lib/guest/init": "init", "/usr/lib/swupd/standalone/guest": ""},
 }
 
 
 class Published:
-    """Version 10 of a mix: kernel and editor need os-core, office includes editor."""
+    """Version 10 of a mix: kernel and editor need os-core, office includes editor, guest is standalone."""
 
     def __init__(self, mix: Any) -> None:
         self.mix = mix
@@ -77,10 +78,8 @@ class Published:
     def build(self, **options: object) -> None:
         self.mix.build(**options)
 
-    def load(self, *bundles: str, version: int | None = None, signed: bool = True) -> ImageTree:
-        return tree.load(
-            self.mix.workspace, self.mix.config, TextReport(), version=version, bundles=bundles, signed=signed
-        )
+    def load(self, *bundles: str, **options: Any) -> ImageTree:
+        return tree.load(self.mix.workspace, self.mix.config, TextReport(), bundles=bundles, **options)
 
     def _info(self, bundle: str) -> dict[str, Any]:
         info: dict[str, Any] = json.loads((self.mix.source / f"10/{bundle}-info").read_text())

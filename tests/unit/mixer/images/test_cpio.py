@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import stat
 import subprocess
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from mixer.images import cpio
 
+ENVIRONMENT = {"PATH": os.environ["PATH"], "TZ": "UTC", "LC_ALL": "C"}
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0/"), min_size=1, max_size=40)
 
 
@@ -62,6 +64,20 @@ def test_a_device_has_its_numbers() -> None:
     listed = subprocess.run(["cpio", "-itv"], input=archive, capture_output=True, check=True).stdout.decode()
     assert listed.splitlines()[1].split()[0] == "crw-------"
     assert "5,   1" in listed
+
+
+@pytest.mark.skipif(shutil.which("cpio") is None, reason="needs cpio")
+def test_members_have_the_owner_and_the_time_that_are_given() -> None:
+    member = cpio.Member("a", stat.S_IFREG | 0o4755, b"x", uid=1234, gid=3_000_000)
+    archive = cpio.write([member, cpio.link(os.fsdecode(b"\xff"), os.fsdecode(b"\xfe"))], time=1_700_000_000)
+
+    listed = subprocess.run(["cpio", "-itvn"], input=archive, capture_output=True, check=True, env=ENVIRONMENT).stdout
+    assert b"-rwsr-xr-x   1 1234     3000000         1 Nov 14  2023 a\n" in listed
+    assert listed.splitlines()[1].endswith(b"Nov 14  2023 \xff -> \xfe")
+
+
+def test_a_time_that_the_format_cannot_express_is_the_last_one() -> None:
+    assert cpio.write([cpio.file("a", b"")], time=2**33) == cpio.write([cpio.file("a", b"")], time=2**32 - 1)
 
 
 @pytest.mark.parametrize("name", ["", "/bin", "a\0b", "x" * 4095])

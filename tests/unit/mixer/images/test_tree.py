@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from datetime import UTC, datetime
@@ -9,8 +10,10 @@ from typing import Any
 import pytest
 
 from mixer.errors import BuildError
+from mixer.images import tree
 from swupd.formats import filehash, signature
 from swupd.formats.manifest import FileType
+from swupd.report import TextReport
 
 Published = Any
 
@@ -23,7 +26,7 @@ def object_of(published: Published, path: str) -> Path:
 
 
 def test_a_tree_is_the_prepared_root_of_its_bundles(published: Published) -> None:
-    found = published.load("kernel", "office")
+    found = published.load("kernel", "office", "guest")
 
     expected = {entry.name: entry for entry in filehash.walk(str(published.root)) if entry.name != "/"}
     assert {node.path for node in found.nodes} == expected.keys()
@@ -210,3 +213,70 @@ def test_a_file_whose_directory_no_bundle_has_is_named(prepared: Published) -> N
 def test_bundles_that_have_a_file_are_found_wherever_they_are(published: Published) -> None:
     assert published.load().bundles_with("/boot/vmlinuz-") == ["kernel"]
     assert published.load().bundles_with("/nowhere") == []
+
+
+# -- guests and layers -------------------------------------------------------------------------------------------------
+
+
+def test_a_standalone_bundle_comes_with_the_directories_and_links_of_os_core_only(published: Published) -> None:
+    found = published.load("guest", whole=False)
+
+    assert found.bundles == ("guest",)
+    assert found.text("/usr/lib/guest/init") == "init"
+    assert [node.path for node in found.nodes if node.path.count("/") > 2] == [
+        "/usr/lib/guest",
+        "/usr/lib/guest/init",
+        "/usr/lib/swupd",
+        "/usr/lib/swupd/standalone",
+        "/usr/lib/swupd/standalone/guest",
+        "/usr/share/clear",
+        "/usr/share/clear/bundles",
+        "/usr/share/clear/bundles/guest",
+    ]
+    whole = {node.path: node for node in published.load().nodes}
+    frame = [node for node in found.nodes if node.path in whole]
+    assert all(node == whole[node.path] and node.type is not FileType.FILE for node in frame)
+    assert {path for path, node in whole.items() if path.count("/") == 1 and node.type is not FileType.FILE} <= {
+        node.path for node in frame
+    }
+
+
+@pytest.mark.parametrize(("bundles", "whole"), [(("guest",), True), (("guest", "editor"), False), ((), False)])
+def test_everything_else_comes_with_all_of_os_core(published: Published, bundles: tuple[str, ...], whole: bool) -> None:
+    found = published.load(*bundles, whole=whole)
+
+    assert "os-core" in found.bundles
+    assert found.find("/usr/bin/sh") is not None
+
+
+def test_a_layer_has_what_its_bundle_adds_and_includes_come_first(published: Published) -> None:
+    found = published.load("office", "kernel")
+
+    assert [layer.bundle for layer in found.layers] == ["os-core", "editor", "kernel", "office"]
+    office = found.layers[-1]
+    assert [path for path in office.paths if found.find(path).type is FileType.FILE] == [
+        "/usr/bin/office",
+        "/usr/share/clear/bundles/office",
+    ]
+    assert (office.version, office.timestamp) == (10, published.mix.manifest(10, "office").timestamp)
+    assert {path for layer in found.layers for path in layer.paths} == {node.path for node in found.nodes}
+
+
+def test_a_layer_is_the_same_in_other_company_and_another_with_other_content(published: Published) -> None:
+    alone, together = published.load("editor"), published.load("office", "kernel")
+    assert alone.layers == together.layers[:2]
+    assert published.load("guest", whole=False).layers[0].identity != alone.layers[0].identity
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_reader_tells_how_far_it_is_and_knows_checksums(published: Published) -> None:
+    found = published.load("editor")
+    reader = tree.Reader(found, TextReport())
+    editor, shell = found.find("/usr/bin/editor"), found.find("/usr/bin/sh")
+
+    assert reader.content(editor) == b"editor"
+    for node, content in ((editor, b"editor"), (shell, b"shell 10")):
+        assert reader.sums(node).sha1 == hashlib.sha1(content).hexdigest()
+        assert reader.sums(node).sha256 == hashlib.sha256(content).hexdigest()

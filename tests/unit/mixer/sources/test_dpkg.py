@@ -108,6 +108,20 @@ def test_a_removed_package_does_not_count(root: DebianRoot) -> None:
     assert root.installed() == {}
 
 
+def test_the_source_package_has_the_name_and_version_of_the_package_unless_it_says_others(root: DebianRoot) -> None:
+    root.package("plain", Version="1:2-3")
+    root.package("named", Version="1:2-3", Source="other")
+    root.package("versioned", Version="1:2-3+b1", Source="other (2-3)", Maintainer="M <m@example.org>", Homepage="h")
+    installed = root.installed()
+    assert [installed[name].source for name in ("plain", "named", "versioned")] == [
+        "plain 1:2-3",
+        "other 1:2-3",
+        "other 2-3",
+    ]
+    assert (installed["versioned"].maintainer, installed["versioned"].homepage) == ("M <m@example.org>", "h")
+    assert (installed["plain"].maintainer, installed["plain"].homepage) == ("", "")
+
+
 def test_the_base_is_what_is_essential_with_all_that_it_requires(root: DebianRoot) -> None:
     root.package("bash", Essential="yes", Depends="libc6")
     root.package("libc6", Depends="libgcc")

@@ -18,7 +18,9 @@ KEY = "ab" * 32
 
 def record() -> Record:
     packages = {
-        "base": Package("base", "1:2-3", ("/usr", "/usr/odd\udcff"), (), essential=True),
+        "base": Package(
+            "base", "1:2-3", ("/usr", "/usr/odd\udcff"), (), essential=True, licence="MIT", purl="pkg:deb/x"
+        ),
         "app": Package("app", "0", ("/usr",), ("base",)),
     }
     return Record(

@@ -30,6 +30,7 @@ class System:
         self.root = root
         root.mkdir()
         self.listed: dict[str, set[str]] = {"os-core": set(), "web": set()}
+        self.origins: dict[str, str] = {}
         self.directory("/usr/lib")
         self.file("/etc/passwd", PASSWD)
         self.file("/etc/group", GROUP)
@@ -67,13 +68,15 @@ class System:
         }
 
     def convert(self, password: str = "") -> dict[str, ComposedBundle]:
-        return convert(self.root, self.bundles(), TextReport(quiet=True), root_password=password)
+        bundles, self.origins = convert(self.root, self.bundles(), TextReport(quiet=True), root_password=password)
+        return bundles
 
     def copy(self, root: Path) -> System:
         """The same once more."""
         shutil.copytree(self.root, root, symlinks=True)
         other = System.__new__(System)
         other.root, other.listed = root, {name: set(paths) for name, paths in self.listed.items()}
+        other.origins = {}
         return other
 
     def _finish(self, path: str, bundle: str, mode: int, owner: tuple[int, int]) -> None:

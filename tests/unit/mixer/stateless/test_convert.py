@@ -153,6 +153,20 @@ def state(root: Path) -> dict[str, tuple[int, int, int, str]]:
     return result
 
 
+def test_where_each_path_came_from_is_remembered(system: Any) -> None:
+    system.file("/usr/bin/tool")
+    system.file("/etc/tool/conf", bundle="web")
+    system.file("/etc/machine-id")
+    system.file("/var/lib/tool", "state", bundle="web")
+    system.convert()
+    origins = {path: origin for path, origin in system.origins.items() if not system.place(path).is_dir()}
+    assert origins["/usr/bin/tool"] == "/usr/bin/tool"
+    assert origins["/usr/share/factory/etc/tool/conf"] == "/etc/tool/conf"
+    assert origins["/usr/share/factory/var/lib/tool"] == "/var/lib/tool"
+    assert "/etc/machine-id" not in origins.values()
+    assert [path for path in origins if path.startswith("/usr/lib/tmpfiles.d/")] == []
+
+
 @needs_root
 def test_systemd_makes_users_and_state_again_and_again(system: Any) -> None:
     fill(system)

@@ -34,6 +34,7 @@ A, B = "a" * 64, "0" * 63 + "b"
         (layout.update_pack(20, 10), "20/update-from-10.tar"),
         (layout.signature(layout.update_index(20)), "20/update-index.sig"),
         (layout.signature(layout.checksums(20)), "20/checksums.sig"),
+        (layout.packages(20), "20/packages.json.zst"),
         (layout.gzip_delta_name(A, B), f"{A}-{B}"),
         (layout.update_pack_marker(10, 20), "pack--update-from-10-to-20.tar"),
         (layout.cached_manifest_delta_name("editors", 10, 20), "Manifest-editors-delta-from-10-to-20"),

@@ -1,0 +1,187 @@
+"""The root file system of virtual guests: one read-only image, which all of them share.
+
+    plain           the file system, from the first byte on; with `verity` its hash tree follows
+    with `dax`      what Kata Containers expects around it (mixer.images.dax); the hash tree is the second partition
+
+* The same tree, options and time give the same bytes. Nothing is mounted, and no root is needed.
+* The size of a plain image is a multiple of 2 MiB, so that it can be a persistent memory device (virtio-pmem).
+* Files are mapped as they lie there: both file systems are uncompressed, and their data begin at whole pages. (A guest
+  that checks them by a hash tree reads them through the device mapper, without DAX.)
+* It is written as mixer.images.output says.
+"""
+
+from __future__ import annotations
+
+import time as clock
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from uuid import UUID, uuid5
+
+from mixer.images import dax, erofs, ext4, output, spdx, verity
+from mixer.images.init import init_of
+from mixer.images.tree import ImageTree, Node, Reader
+from mixer.table import table
+from swupd.report import Report, counted, human_size
+
+LABEL = "guest"
+ALIGNMENT = 2 << 20
+"""Of the size of a plain image, in bytes."""
+MOUNT_OPTIONS = "dax=always"
+"""For the kernel's rootflags=, where the device is persistent memory."""
+BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class Guest:
+    """What was made."""
+
+    path: Path
+    kind: str
+    version: int
+    bundles: int
+    files: int
+    content: int
+    """Bytes of all files."""
+    size: int
+    allocated: int
+    """Bytes on the disk of this machine."""
+    command_line: str
+    root_hash: str
+    """Of the hash tree; empty if there is none."""
+    parameters: Mapping[str, str]
+    """What else names the hash tree to a kernel or runtime: title -> text."""
+    seconds: float
+
+    def table(self) -> str:
+        """The summary for people."""
+        rows = [
+            ("image", str(self.path), f"{human_size(self.size)}, {human_size(self.allocated)} on disk"),
+            ("type", self.kind, ""),
+            ("version", f"{self.version}", counted(self.bundles, "bundle")),
+            ("files", f"{self.files}", human_size(self.content)),
+            ("kernel", self.command_line, ""),
+        ]
+        if self.root_hash:
+            rows.append(("root hash", self.root_hash, ""))
+            rows += [(title, text, "") for title, text in self.parameters.items()]
+        return table([*rows, ("seconds", f"{self.seconds:.1f}", "")])
+
+
+class FileSystem(StrEnum):
+    """A file system that guests are made of."""
+
+    EROFS = "erofs"
+    EXT4 = "ext4"
+
+    def required(self, nodes: Sequence[Node]) -> int:
+        """Bytes that a tree takes."""
+        return ext4.required(nodes) if self is FileSystem.EXT4 else erofs.required(nodes)
+
+    def write(self, path: Path, offset: int, tree: ImageTree, reader: Reader, *, uuid: UUID, time: int) -> int:
+        """Write a tree into a file; bytes of the file system."""
+        if self is FileSystem.EXT4:
+            return ext4.write(path, offset, tree.nodes, reader.content, uuid=uuid, label=LABEL, time=time)
+        with path.open("r+b") as file:
+            return erofs.write(file, offset, tree.nodes, reader.content, uuid=uuid, label=LABEL, time=time)
+
+
+def build(
+    tree: ImageTree,
+    target: Path,
+    report: Report,
+    *,
+    system: FileSystem,
+    time: int,
+    with_dax: bool = False,
+    with_verity: bool = False,
+) -> Guest:
+    """Write the image; `time`, that of all files, in seconds since 1970.
+
+    Raises BuildError for content or a place that does not do, CommandError if a program fails.
+    """
+    start = clock.monotonic()
+    kind = f"guest-{system}"
+    init = init_of(tree)
+    reader = Reader(tree, report)
+    places = _places(system.required(tree.nodes), with_dax=with_dax, with_verity=with_verity)
+    report.step("image", f"Writing version {tree.version} to {target}")
+    with output.writing(target) as unfinished:
+        with unfinished.path.open("r+b") as file:
+            file.truncate(places.size)
+            if places.header is not None:
+                dax.write_header(file, places.header)
+        uuid = uuid5(tree.uuid, kind)
+        size = system.write(unfinished.path, places.data, tree, reader, uuid=uuid, time=time)
+        hashes = None
+        if places.hashes:
+            salt = uuid5(tree.uuid, "verity").bytes * 2
+            hashes = verity.append(unfinished.path, places.data, size, places.hashes, salt=salt)
+        root = _root(system, places, hashes)
+        command_line = f"{root} init={init}"
+        unfinished.facts = tree.facts(kind) | {
+            "bytes": places.size,
+            "filesystem": system,
+            "filesystem_offset": places.data,
+            "filesystem_bytes": size,
+            "uuid": str(uuid),
+            "dax": with_dax,
+            "init": init,
+            "kernel_command_line": command_line,
+            **({"verity": hashes.facts()} if hashes else {}),
+        }
+        unfinished.sbom = spdx.document(tree, reader, name=target.name, time=time)
+    return Guest(
+        path=target,
+        kind=kind,
+        version=tree.version,
+        bundles=len(tree.bundles),
+        files=len(tree.nodes),
+        content=tree.content_bytes,
+        size=places.size,
+        allocated=output.allocated(target),
+        command_line=command_line,
+        root_hash=hashes.root_hash if hashes else "",
+        parameters={"for kata": hashes.for_kata, "for the kernel": _device_mapper(places, hashes)} if hashes else {},
+        seconds=clock.monotonic() - start,
+    )
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where things lie in an image, in bytes."""
+
+    data: int
+    hashes: int
+    """0: no hash tree."""
+    size: int
+    header: dax.Layout | None = None
+
+
+def _places(needed: int, *, with_dax: bool, with_verity: bool) -> _Places:
+    hash_bytes = verity.size(needed) if with_verity else 0
+    if with_dax:
+        header = dax.layout([needed, hash_bytes] if with_verity else [needed])
+        hashes = header.partitions[1].offset if with_verity else 0
+        return _Places(header.partitions[0].offset, hashes, header.size, header)
+    end = needed + hash_bytes
+    return _Places(0, needed if with_verity else 0, -(-end // ALIGNMENT) * ALIGNMENT)
+
+
+def _root(system: FileSystem, places: _Places, hashes: verity.Verity | None) -> str:
+    """What names the root file system on a kernel's command line."""
+    if hashes is not None:
+        return f"root=/dev/dm-0 rootfstype={system} ro"
+    data, _ = _devices(places)
+    return f"root={data} rootfstype={system} rootflags={MOUNT_OPTIONS} ro"
+
+
+def _device_mapper(places: _Places, hashes: verity.Verity) -> str:
+    data, tree = _devices(places)
+    return hashes.for_kernel(data, tree, start=0 if places.header else places.hashes // BLOCK)
+
+
+def _devices(places: _Places) -> tuple[str, str]:
+    """Where a guest has data and hash tree, as persistent memory."""
+    return ("/dev/pmem0p1", "/dev/pmem0p2") if places.header else ("/dev/pmem0", "/dev/pmem0")
