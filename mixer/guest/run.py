@@ -3,6 +3,8 @@
 * The exit status is that of the command; 124 if its time was over.
 * A guest that ends by itself without a status, or does not come up in time, is a BuildError with the last lines of its
   console. Whatever happens, the guest has ended when `run` returns, and a terminal is as it was.
+* Where KVM does not work (nested ones may not), the guest is started once more without it. Our input is not touched
+  before the command has begun.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import time
 import tty
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -40,14 +42,18 @@ PARTS = {
 }
 """Bundles that know how to run a command, and what else the kernel is told for their sake."""
 TIME_IS_OVER = 124
-START_SECONDS = 60.0
-"""How long a guest may take to begin with its command; without KVM it is some seconds on an idle machine."""
+START_SECONDS = 20.0
+"""How long a guest may take to begin with its command. With KVM it is less than a second; one that takes so much longer
+is started without it."""
 EMULATED_START_SECONDS = 600.0
+"""The same without KVM: some seconds on an idle machine."""
 LEAVE = b"\x1d"
 """Ctrl-]: a person leaves a guest that does not answer any more."""
 TAIL_BYTES = 64 << 10
 TAIL_LINES = 5
 """Of a console that an error repeats."""
+KVM_GAVE_UP = b"KVM internal error"
+"""What QEMU says then; the guest stands still."""
 TELLING = ("GUEST-FAIL", "Kernel panic")
 """Lines with these say what has happened; if there are none, the last ones are repeated."""
 ANSWER_BYTES = 16
@@ -97,6 +103,18 @@ def facts_of(image: Path) -> Mapping[str, object]:
 
 def run(wish: Wish, report: Report) -> int:
     """Run it with our standard input, output and error; the exit status. Raises BuildError."""
+    try:
+        return _run(wish, report)
+    except _KvmGaveUpError:
+        report.warning("KVM does not work here: the processor is emulated; --no-kvm says so from the beginning")
+        return _run(replace(wish, kvm=False), report)
+
+
+class _KvmGaveUpError(Exception):
+    """The guest has not begun with its command."""
+
+
+def _run(wish: Wish, report: Report) -> int:
     facts = facts_of(wish.image)
     machine, initrd = _machine(wish, facts)
     until = None if wish.timeout is None else time.monotonic() + wish.timeout
@@ -107,11 +125,14 @@ def run(wish: Wish, report: Report) -> int:
     with started(machine, initrd, names, wish.share) as running, _raw(0) if terminal else nullcontext():
         guest = _Guest(running)
         starts = time.monotonic() + (START_SECONDS if wish.kvm else EMULATED_START_SECONDS)
-        if not guest.follow(guest.has_begun, starts if until is None else min(starts, until)):
-            if until is not None and until <= starts:
-                return _too_late(wish, report)
-            hint = "KVM may not work here: try --no-kvm" if wish.kvm else ""
-            raise guest.error("the guest has not begun with the command in time", hint=hint)
+        is_in_time = guest.follow(guest.has_begun_or_ended, starts if until is None else min(starts, until))
+        if not is_in_time and until is not None and until <= starts:
+            return _too_late(wish, report)
+        if wish.kvm and not guest.has_begun:
+            raise _KvmGaveUpError
+        if not is_in_time:
+            raise guest.error("the guest has not begun with the command in time")
+        guest.listen()
         if not guest.follow(guest.has_ended, until):
             return _too_late(wish, report)
         if guest.status is None:
@@ -133,21 +154,28 @@ class _Guest:
         ports = running.channels
         status, log = ports[STATUS].fileno(), ports[LOG].fileno()
         self._needed = [Relay(status, self._take_answer), Relay(log, self._take_log)]
-        others = [Relay(running.complaints, self._take_log)]
         if CONSOLE in ports:
-            others.append(Relay(0, partial(_type, ports[CONSOLE])))
+            self._input = Relay(0, partial(_type, ports[CONSOLE]))
             self._needed.append(Relay(ports[CONSOLE].fileno(), 1))
         else:
             stdin = ports["stdin"]
-            others.append(Relay(0, stdin.fileno(), at_end=partial(_close, stdin), may_break=True))
+            self._input = Relay(0, stdin.fileno(), at_end=partial(_close, stdin), may_break=True)
             self._needed += [Relay(ports["stdout"].fileno(), 1), Relay(ports["stderr"].fileno(), 2)]
-        self._relays = [*self._needed, *others]
+        self._relays = [*self._needed, Relay(running.complaints, self._take_log)]
+
+    def listen(self) -> None:
+        """From now on our input is the guest's."""
+        self._relays.append(self._input)
 
     def follow(self, done: Callable[[], bool], until: float | None) -> bool:
         return channels.pass_on(self._relays, done, until)
 
+    @property
     def has_begun(self) -> bool:
-        return b"\n" in self._answer or self.has_ended()
+        return b"\n" in self._answer
+
+    def has_begun_or_ended(self) -> bool:
+        return self.has_begun or KVM_GAVE_UP in self._log or self.has_ended()
 
     def has_ended(self) -> bool:
         """All that it said has arrived."""
@@ -159,12 +187,12 @@ class _Guest:
         text = self._answer.strip()
         return int(text) if text.isdigit() and int(text) <= MAX_STATUS else None
 
-    def error(self, what: str, hint: str = "") -> BuildError:
+    def error(self, what: str) -> BuildError:
         """With the end of the console."""
         lines = [line.strip() for line in self._log.decode(errors="replace").splitlines() if line.strip()]
         telling = [line for line in lines if any(mark in line for mark in TELLING)] or lines[-TAIL_LINES:]
         printable = ("".join(sign for sign in line if sign.isprintable()) for line in telling[-TAIL_LINES:])
-        return BuildError(f"{what}; its console: {' | '.join(printable) or 'nothing'}", hint=hint)
+        return BuildError(f"{what}; its console: {' | '.join(printable) or 'nothing'}")
 
     def _take_answer(self, data: bytes) -> None:
         self._answer = (self._answer + data)[:ANSWER_BYTES]

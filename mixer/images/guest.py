@@ -38,7 +38,6 @@ class Guest:
     """What was made."""
 
     path: Path
-    kind: str
     version: int
     bundles: int
     files: int
@@ -48,25 +47,22 @@ class Guest:
     allocated: int
     """Bytes on the disk of this machine."""
     command_line: str
-    root_hash: str
-    """Of the hash tree; empty if there is none."""
     parameters: Mapping[str, str]
-    """What else names the hash tree to a kernel or runtime: title -> text."""
+    """What names the hash tree, if there is one: title -> text."""
     seconds: float
 
     def table(self) -> str:
         """The summary for people."""
-        rows = [
-            ("image", str(self.path), f"{human_size(self.size)}, {human_size(self.allocated)} on disk"),
-            ("type", self.kind, ""),
-            ("version", f"{self.version}", counted(self.bundles, "bundle")),
-            ("files", f"{self.files}", human_size(self.content)),
-            ("kernel", self.command_line, ""),
-        ]
-        if self.root_hash:
-            rows.append(("root hash", self.root_hash, ""))
-            rows += [(title, text, "") for title, text in self.parameters.items()]
-        return table([*rows, ("seconds", f"{self.seconds:.1f}", "")])
+        summary = table(
+            [
+                ("image", str(self.path), f"{human_size(self.size)}, {human_size(self.allocated)} on disk"),
+                ("version", f"{self.version}", counted(self.bundles, "bundle")),
+                ("files", f"{self.files}", human_size(self.content)),
+                ("seconds", f"{self.seconds:.1f}", ""),
+            ]
+        )
+        lines = {"kernel command line": self.command_line, **self.parameters}
+        return "\n".join([summary, *(f"{title}: {text}" for title, text in lines.items())])
 
 
 class FileSystem(StrEnum):
@@ -134,7 +130,6 @@ def build(
         unfinished.sbom = spdx.document(tree, reader, name=target.name, time=time)
     return Guest(
         path=target,
-        kind=kind,
         version=tree.version,
         bundles=len(tree.bundles),
         files=len(tree.nodes),
@@ -142,8 +137,7 @@ def build(
         size=places.size,
         allocated=output.allocated(target),
         command_line=command_line,
-        root_hash=hashes.root_hash if hashes else "",
-        parameters={"for kata": hashes.for_kata, "for the kernel": _device_mapper(places, hashes)} if hashes else {},
+        parameters=_parameters(places, hashes) if hashes else {},
         seconds=clock.monotonic() - start,
     )
 
@@ -177,9 +171,14 @@ def _root(system: FileSystem, places: _Places, hashes: verity.Verity | None) -> 
     return f"root={data} rootfstype={system} rootflags={MOUNT_OPTIONS} ro"
 
 
-def _device_mapper(places: _Places, hashes: verity.Verity) -> str:
+def _parameters(places: _Places, hashes: verity.Verity) -> dict[str, str]:
     data, tree = _devices(places)
-    return hashes.for_kernel(data, tree, start=0 if places.header else places.hashes // BLOCK)
+    start = 0 if places.header else places.hashes // BLOCK
+    return {
+        "root hash": hashes.root_hash,
+        "for the kernel": hashes.for_kernel(data, tree, start=start),
+        "for Kata Containers": hashes.for_kata,
+    }
 
 
 def _devices(places: _Places) -> tuple[str, str]:

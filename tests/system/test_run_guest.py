@@ -184,6 +184,23 @@ def test_a_guest_ends_when_its_time_is_over(guests: Guests) -> None:
     assert b"within 8 seconds" in done.stderr
 
 
+def test_where_kvm_does_not_work_the_processor_is_emulated(guests: Guests) -> None:
+    script = (
+        "import sys; from pathlib import Path;"
+        "from mixer.guest.run import Wish, run; from swupd.report import TextReport;"
+        "image, kernel = map(Path, sys.argv[1:]);"
+        "sys.exit(run(Wish(image, kernel, ['cat'], 'q35', 256 << 20, 1, True, True, None, None), TextReport()))"
+    )
+    # A device that is none: QEMU refuses it at once.
+    hidden = '[ ! -e /dev/kvm ] || mount --bind /dev/null /dev/kvm; exec "$@"'
+    argv = ["unshare", "--mount", "sh", "-c", hidden, "sh", sys.executable, "-c", script, guests.erofs, guests.kernel]
+
+    done = subprocess.run(argv, input=b"kept", capture_output=True, check=False, timeout=SECONDS)
+
+    assert (done.returncode, done.stdout) == (0, b"kept")
+    assert b"Warning: KVM does not work here" in done.stderr
+
+
 def test_a_kernel_that_fails_is_told_with_its_last_words(guests: Guests) -> None:
     done = guests.run(guests.erofs, "sh", "-c", "echo c >/proc/sysrq-trigger")
     assert done.returncode == 1
