@@ -16,17 +16,16 @@ import stat
 import time as clock
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from mixer.errors import BuildError
-from mixer.images import cpio, output, spdx, tarball
+from mixer.images import cpio, output, spdx, summary, tarball
 from mixer.images.init import init_of
+from mixer.images.summary import Summary
 from mixer.images.tree import ImageTree, Node, Reader
-from mixer.table import table
 from swupd.formats.manifest import FileType
-from swupd.report import Report, counted, human_size
+from swupd.report import Report, human_size
 
 COMPRESSIONS = ("none", "gzip", "zstd")
 GZIP_LEVEL = 6
@@ -47,32 +46,7 @@ CONSOLE = "/dev/console"
 _TYPE_BITS = {FileType.FILE: stat.S_IFREG, FileType.DIRECTORY: stat.S_IFDIR, FileType.LINK: stat.S_IFLNK}
 
 
-@dataclass(frozen=True)
-class Archive:
-    """What was made."""
-
-    path: Path
-    version: int
-    bundles: int
-    files: int
-    content: int
-    """Bytes of all files of the tree."""
-    size: int
-    seconds: float
-
-    def table(self) -> str:
-        """The summary for people."""
-        return table(
-            [
-                ("image", str(self.path), human_size(self.size)),
-                ("version", f"{self.version}", counted(self.bundles, "bundle")),
-                ("files", f"{self.files}", human_size(self.content)),
-                ("seconds", f"{self.seconds:.1f}", ""),
-            ]
-        )
-
-
-def build_tar(tree: ImageTree, target: Path, report: Report, *, compression: str, time: int) -> Archive:
+def build_tar(tree: ImageTree, target: Path, report: Report, *, compression: str, time: int) -> Summary:
     """Write a tar archive; `compression` is of COMPRESSIONS, `time`, that of all members, in seconds since 1970.
 
     Raises BuildError for content or a place that does not do.
@@ -85,7 +59,7 @@ def build_tar(tree: ImageTree, target: Path, report: Report, *, compression: str
     return _build(tree, target, report, write, about=about, time=time)
 
 
-def build_initrd(tree: ImageTree, target: Path, report: Report, *, time: int) -> Archive:
+def build_initrd(tree: ImageTree, target: Path, report: Report, *, time: int) -> Summary:
     """Write an initrd; `time`, that of all members, in seconds since 1970.
 
     Raises BuildError for a tree without a program to start, a file of 4 GiB, and a place that does not do.
@@ -113,7 +87,7 @@ def _build(
     *,
     about: Mapping[str, str],
     time: int,
-) -> Archive:
+) -> Summary:
     start = clock.monotonic()
     reader = Reader(tree, report)
     report.step("image", f"Writing version {tree.version} to {target}")
@@ -123,15 +97,7 @@ def _build(
         size = unfinished.path.stat().st_size
         unfinished.facts = {**tree.facts(about["type"]), **about, "bytes": size}
         unfinished.sbom = spdx.document(tree, reader, name=target.name, time=time)
-    return Archive(
-        path=target,
-        version=tree.version,
-        bundles=len(tree.bundles),
-        files=len(tree.nodes),
-        content=tree.content_bytes,
-        size=size,
-        seconds=clock.monotonic() - start,
-    )
+    return summary.of(tree, target, human_size(size), start)
 
 
 def _members(tree: ImageTree, content: Callable[[Node], bytes]) -> Iterator[cpio.Member]:

@@ -22,17 +22,16 @@ import os
 import time as clock
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from mixer.filecache import FileCache, attributes
-from mixer.images import output, spdx
+from mixer.images import output, spdx, summary
+from mixer.images.summary import Summary
 from mixer.images.tree import ImageTree, Node, Reader
-from mixer.table import table
 from swupd.formats.manifest import FileType
 from swupd.fs import Directory
-from swupd.report import Report, counted, human_size
+from swupd.report import Report
 
 KIND = "directory"
 
@@ -50,32 +49,7 @@ class Way(StrEnum):
     COPY = "copy"
 
 
-@dataclass(frozen=True)
-class Made:
-    """What was made."""
-
-    path: Path
-    version: int
-    bundles: int
-    files: int
-    content: int
-    """Bytes of all files."""
-    way: Way
-    seconds: float
-
-    def table(self) -> str:
-        """The summary for people."""
-        return table(
-            [
-                ("directory", str(self.path), f"each file by {self.way}"),
-                ("version", f"{self.version}", counted(self.bundles, "bundle")),
-                ("files", f"{self.files}", human_size(self.content)),
-                ("seconds", f"{self.seconds:.1f}", ""),
-            ]
-        )
-
-
-def build(tree: ImageTree, target: Path, report: Report, *, cache: Path, time: int) -> Made:
+def build(tree: ImageTree, target: Path, report: Report, *, cache: Path, time: int) -> Summary:
     """Make the directory; `cache` is that of the file cache, `time`, that of all files, in seconds since 1970.
 
     Raises BuildError for content or a place that does not do.
@@ -96,15 +70,7 @@ def build(tree: ImageTree, target: Path, report: Report, *, cache: Path, time: i
         way = _place(tree.nodes, files, unfinished.path, owners=owners, time=time)
         unfinished.facts = tree.facts(KIND) | {"files_by": way, "owners": owners}
         unfinished.sbom = spdx.document(tree, reader, name=target.name, time=time)
-    return Made(
-        path=target,
-        version=tree.version,
-        bundles=len(tree.bundles),
-        files=len(tree.nodes),
-        content=tree.content_bytes,
-        way=way,
-        seconds=clock.monotonic() - start,
-    )
+    return summary.of(tree, target, f"each file by {way}", start)
 
 
 def _place(nodes: Iterable[Node], files: FileCache, top: Path, *, owners: bool, time: int) -> Way:

@@ -18,20 +18,19 @@ from __future__ import annotations
 import os
 import time as clock
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from uuid import uuid5
 
 from mixer.errors import BuildError
-from mixer.images import boot, btrfs, esp, gpt, output, spdx
+from mixer.images import boot, btrfs, esp, gpt, output, spdx, summary
 from mixer.images.boot import Boot
 from mixer.images.btrfs import Item, Subvolume
+from mixer.images.summary import Summary
 from mixer.images.tree import ImageTree, Node, Reader
-from mixer.table import table
 from swupd.formats.bootentry import STATE, SUBVOLUMES
 from swupd.formats.manifest import FileType
-from swupd.report import Report, counted, human_size
+from swupd.report import Report, human_size
 
 MIN_BYTES = 4 << 30
 """The least size of a disk whose size was not given."""
@@ -50,36 +49,7 @@ ESP_LABEL = "ESP"
 ROOT_LABEL = "os"
 
 
-@dataclass(frozen=True)
-class Disk:
-    """What was made."""
-
-    path: Path
-    version: int
-    bundles: int
-    files: int
-    content: int
-    """Bytes of all files of the tree."""
-    size: int
-    allocated: int
-    """Bytes on the disk of this machine."""
-    esp_used: int
-    seconds: float
-
-    def table(self) -> str:
-        """The summary for people."""
-        return table(
-            [
-                ("image", str(self.path), f"{human_size(self.size)}, {human_size(self.allocated)} on disk"),
-                ("version", f"{self.version}", counted(self.bundles, "bundle")),
-                ("files", f"{self.files}", human_size(self.content)),
-                ("boot partition", human_size(self.esp_used), "loader, kernel and initrd"),
-                ("seconds", f"{self.seconds:.1f}", ""),
-            ]
-        )
-
-
-def build(tree: ImageTree, target: Path, report: Report, *, size: int = 0, time: int) -> Disk:
+def build(tree: ImageTree, target: Path, report: Report, *, size: int = 0, time: int) -> Summary:
     """Write the image. `size` in bytes, 0: what is needed and DEPLOYMENTS say; `time`, that of all files, in seconds.
 
     Raises BuildError for content or a place that does not do, CommandError if a program fails.
@@ -114,16 +84,12 @@ def build(tree: ImageTree, target: Path, report: Report, *, size: int = 0, time:
             btrfs.write(file, at_root.offset, at_root.size, items, label=ROOT_LABEL, uuid=uuid, time=time)
         unfinished.facts = tree.facts("disk") | facts
         unfinished.sbom = spdx.document(tree, reader, name=target.name, time=time)
-    return Disk(
-        path=target,
-        version=tree.version,
-        bundles=len(tree.bundles),
-        files=len(tree.nodes),
-        content=tree.content_bytes,
-        size=size,
-        allocated=output.allocated(target),
-        esp_used=used,
-        seconds=clock.monotonic() - start,
+    return summary.of(
+        tree,
+        target,
+        f"{human_size(size)}, {human_size(output.allocated(target))} on disk",
+        start,
+        rows=[("boot partition", human_size(used), "loader, kernel and initrd")],
     )
 
 

@@ -13,17 +13,17 @@
 from __future__ import annotations
 
 import time as clock
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from uuid import UUID, uuid5
 
-from mixer.images import dax, erofs, ext4, output, spdx, verity
+from mixer.images import dax, erofs, ext4, output, spdx, summary, verity
 from mixer.images.init import init_of
+from mixer.images.summary import Summary
 from mixer.images.tree import ImageTree, Node, Reader
-from mixer.table import table
-from swupd.report import Report, counted, human_size
+from swupd.report import Report, human_size
 
 LABEL = "guest"
 ALIGNMENT = 2 << 20
@@ -31,38 +31,6 @@ ALIGNMENT = 2 << 20
 MOUNT_OPTIONS = "dax=always"
 """For the kernel's rootflags=, where the device is persistent memory."""
 BLOCK = 4096
-
-
-@dataclass(frozen=True)
-class Guest:
-    """What was made."""
-
-    path: Path
-    version: int
-    bundles: int
-    files: int
-    content: int
-    """Bytes of all files."""
-    size: int
-    allocated: int
-    """Bytes on the disk of this machine."""
-    command_line: str
-    parameters: Mapping[str, str]
-    """What names the hash tree, if there is one: title -> text."""
-    seconds: float
-
-    def table(self) -> str:
-        """The summary for people."""
-        summary = table(
-            [
-                ("image", str(self.path), f"{human_size(self.size)}, {human_size(self.allocated)} on disk"),
-                ("version", f"{self.version}", counted(self.bundles, "bundle")),
-                ("files", f"{self.files}", human_size(self.content)),
-                ("seconds", f"{self.seconds:.1f}", ""),
-            ]
-        )
-        lines = {"kernel command line": self.command_line, **self.parameters}
-        return "\n".join([summary, *(f"{title}: {text}" for title, text in lines.items())])
 
 
 class FileSystem(StrEnum):
@@ -92,7 +60,7 @@ def build(
     time: int,
     with_dax: bool = False,
     with_verity: bool = False,
-) -> Guest:
+) -> Summary:
     """Write the image; `time`, that of all files, in seconds since 1970.
 
     Raises BuildError for content or a place that does not do, CommandError if a program fails.
@@ -128,18 +96,9 @@ def build(
             **({"verity": hashes.facts()} if hashes else {}),
         }
         unfinished.sbom = spdx.document(tree, reader, name=target.name, time=time)
-    return Guest(
-        path=target,
-        version=tree.version,
-        bundles=len(tree.bundles),
-        files=len(tree.nodes),
-        content=tree.content_bytes,
-        size=places.size,
-        allocated=output.allocated(target),
-        command_line=command_line,
-        parameters=_parameters(places, hashes) if hashes else {},
-        seconds=clock.monotonic() - start,
-    )
+    size_text = f"{human_size(places.size)}, {human_size(output.allocated(target))} on disk"
+    lines = {"kernel command line": command_line, **(_parameters(places, hashes) if hashes else {})}
+    return summary.of(tree, target, size_text, start, lines=lines)
 
 
 @dataclass(frozen=True)

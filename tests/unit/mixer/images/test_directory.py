@@ -17,6 +17,7 @@ from mixer.content import ContentStore
 from mixer.errors import BuildError
 from mixer.images import directory
 from mixer.images.directory import Way
+from mixer.images.summary import Summary
 from mixer.images.tree import ImageTree
 from swupd.formats import filehash
 from swupd.formats.manifest import FileType
@@ -37,7 +38,7 @@ def tree(published: Published) -> ImageTree:
     return found
 
 
-def build(tree: ImageTree, target: Path, cache: Path, time: int = TIME) -> directory.Made:
+def build(tree: ImageTree, target: Path, cache: Path, time: int = TIME) -> Summary:
     return directory.build(tree, target, TextReport(), cache=cache, time=time)
 
 
@@ -100,7 +101,7 @@ def test_a_directory_is_what_the_tree_is(tree: ImageTree, place: tuple[Path, Pat
     made = build(tree, target, cache)
 
     check(target, tree)
-    assert made.way is way
+    assert made.size == f"each file by {way}"
     assert facts(target) == tree.facts("directory") | {
         "bundles": list(tree.bundles),
         "files_by": way.value,
