@@ -2,8 +2,9 @@
 
 `cache/files/<first two digits>/<swupd hash>`, each made from its object when it is first used. Rules:
 
-* Before a file is given out its content, mode and owner are compared with its hash. One that is not right any more (it
-  may have further names, and was changed by one of them) is made again; the further names keep what they have.
+* Before a file is given out its content, mode and owner are compared with its hash, and that nothing else gives it more
+  rights. One that is not right any more (it may have further names, and was changed by one of them) is made again; the
+  further names keep what they have.
 * Only root can give files to others. Without `owners` all is the caller's, setuid and setgid are left out, and he can
   always read the files and change the directories; content is what the hash says all the same.
 * Nobody else gets into the directory: files of earlier versions keep their setuid bits in it.
@@ -24,6 +25,8 @@ from swupd.formats.manifest import FileType
 from swupd.fs import chunks_of
 
 DIRECTORY_MODE = 0o700
+GRANTING = frozenset({"security.capability", "system.posix_acl_access"})
+"""Extended attributes that give a file, or others to it, more rights than its mode does."""
 
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -68,7 +71,7 @@ class FileCache:
             status = os.fstat(descriptor)
             mode, owner = attributes(node, owners=self._owners)
             found = (status.st_mode, status.st_size, (status.st_uid, status.st_gid))
-            if found != (stat.S_IFREG | mode, node.size, owner):
+            if found != (stat.S_IFREG | mode, node.size, owner) or not GRANTING.isdisjoint(os.listxattr(descriptor)):
                 return False
             hasher = ContentHasher(stat.S_IFREG | node.mode, node.uid, node.gid, node.size)
             for piece in chunks_of(file, PIECE_BYTES):

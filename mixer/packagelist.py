@@ -28,9 +28,8 @@ from typing import TYPE_CHECKING, Any
 
 from mixer import checksums
 from mixer.errors import BuildError
-from mixer.release import MAX_PEM_BYTES
-from swupd.errors import ArchiveError, SignatureError
-from swupd.formats import compression, layout, signature
+from swupd.errors import ArchiveError
+from swupd.formats import compression, layout
 from swupd.formats.manifest import is_bundle_name
 
 if TYPE_CHECKING:
@@ -86,10 +85,6 @@ class PackageList:
     def owner(self, path: str) -> Package | None:
         """Whose file or link is at a path; None if it is no package's, or a directory."""
         return self._owners.get(path)
-
-    def of_bundle(self, bundle: str) -> list[Package]:
-        """The packages that a bundle has itself."""
-        return [package for package in self.packages if bundle in package.bundles]
 
     @cached_property
     def _owners(self) -> Mapping[str, Package]:
@@ -157,31 +152,15 @@ def load(published: PublishedTree, version: int, config: Config, *, signed: bool
     if not published.has(name):
         return None
     contents = {name: published.read(name, limit=LIMIT), mom: published.read(mom)}
-    sums = _checksums(published, version, config, signed=signed)
+    listed = layout.checksums(version)
+    data = published.read(listed, limit=checksums.SIZE_LIMIT)
+    if signed and config.certificate.exists():
+        published.verify(listed, data, config.certificate)
+    sums = checksums.parse(data, f"{published.shown}/{listed}")
     for file, content in contents.items():
         if sums.get(file.partition("/")[2]) != checksums.of(content):
             raise BuildError(f"{published.shown}/{file} is not what the checksums of the version say", hint=_HINT)
     return decompressed(contents[name], f"{published.shown}/{name}")
-
-
-def _checksums(published: PublishedTree, version: int, config: Config, *, signed: bool) -> dict[str, str]:
-    name = layout.checksums(version)
-    data = published.read(name, limit=checksums.SIZE_LIMIT)
-    if signed and config.certificate.exists():
-        try:
-            with config.certificate.open("rb") as file:
-                trusted = signature.load_certificates(file.read(MAX_PEM_BYTES))
-        except OSError as error:
-            raise BuildError(f"cannot read the certificate {config.certificate}: {error.strerror}") from error
-        der = published.read(layout.signature(name), limit=signature.SIGNATURE_BYTES)
-        try:
-            signature.verify(data, der, trusted)
-        except SignatureError as error:
-            raise BuildError(
-                f"the signature of {published.shown}/{name} is not good: {error}",
-                hint=error.hint or f"it has to be made with {config.certificate}",
-            ) from error
-    return checksums.parse(data, f"{published.shown}/{name}")
 
 
 def _package(raw: object, shown: str) -> Package:

@@ -87,7 +87,7 @@ def ensure_certificate(certificate: Path, key: Path, report: Report) -> None:
 def load_signer(certificate: Path, key: Path, report: Report) -> Signer:
     """The signer of a mix; warns of an end that comes near. Raises BuildError if the two cannot sign for clients."""
     try:
-        signer = Signer(_read(certificate, "certificate"), _read(key, "key"))
+        signer = Signer(read_pem(certificate, "certificate"), read_pem(key, "key"))
     except SignatureError as error:
         raise BuildError(
             f"cannot sign with {certificate} and {key}: {error}",
@@ -101,15 +101,8 @@ def load_signer(certificate: Path, key: Path, report: Report) -> Signer:
     return signer
 
 
-def _write_key(path: Path, pem: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "wb") as file:
-        file.write(pem)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _read(path: Path, what: str) -> bytes:
+def read_pem(path: Path, what: str) -> bytes:
+    """A signing certificate or key, as `what` says. Raises BuildError."""
     try:
         with path.open("rb") as file:
             return file.read(MAX_PEM_BYTES)
@@ -120,3 +113,11 @@ def _read(path: Path, what: str) -> bytes:
         ) from error
     except OSError as error:
         raise BuildError(f"cannot read the signing {what} {path}: {error.strerror}") from error
+
+
+def _write_key(path: Path, pem: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "wb") as file:
+        file.write(pem)
+        file.flush()
+        os.fsync(file.fileno())

@@ -32,9 +32,9 @@ from mixer.cache import PUBLISHED_MODE
 from mixer.errors import BuildError
 from mixer.manifests import manifest_hash
 from mixer.places import DIRECTORY_MODE, Addition, LocalDirectory, Place, files_below
-from mixer.release import Signer
-from swupd.errors import ManifestError
-from swupd.formats import layout
+from mixer.release import Signer, read_pem
+from swupd.errors import ManifestError, SignatureError
+from swupd.formats import layout, signature
 from swupd.formats.manifest import MANIFEST_BYTES_LIMIT, Manifest, parse
 from swupd.fs import Directory
 from swupd.report import Report
@@ -180,6 +180,23 @@ class PublishedTree:
     def former(self, name: str) -> bytes | None:
         """Content of a published file that may be missing."""
         return self.read(name) if self.has(name) else None
+
+    def verify(self, name: str, data: bytes, certificate: Path) -> None:
+        """Raises BuildError unless a published file with this content has a signature made with the certificate.
+
+        Raises SignatureError for a certificate that cannot be used.
+        """
+        trusted = signature.load_certificates(read_pem(certificate, "certificate"))
+        signed = layout.signature(name)
+        if not self.has(signed):
+            raise BuildError(f"{self.shown}/{name} is not signed", hint="build the version again, or give --no-signing")
+        try:
+            signature.verify(data, self.read(signed, limit=signature.SIGNATURE_BYTES), trusted)
+        except SignatureError as error:
+            raise BuildError(
+                f"the signature of {self.shown}/{name} is not good: {error}",
+                hint=error.hint or f"it has to be made with {certificate}",
+            ) from error
 
     def check_follows(self, version: int) -> None:
         """Raises BuildError unless `version` is newer than everything published, or the newest itself."""

@@ -101,6 +101,8 @@ def _oci(order: _Order) -> Made:
     from mixer.images.ocilayers import Compression
 
     args = order.args
+    if args.compression == "none":
+        raise BuildError("the layers of a container image are always compressed", hint="gzip or zstd")
     settings = oci.Settings(
         entrypoint=tuple(args.entrypoint or ()),
         cmd=tuple(args.cmd or ()),

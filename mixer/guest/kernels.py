@@ -1,6 +1,7 @@
 """The kernel that an image is run with: of the version that the image was made of, made once and kept in the workspace.
 
-cache/kernels/<hash of the MoM> is what the type `kernel` makes. The workspace has to be writable only to make it.
+cache/kernels/<hash of the MoM>-<recipe of the initrd> is what the type `kernel` makes. The workspace has to be writable
+only to make it.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from pathlib import Path
 from mixer.build import working
 from mixer.config import Config
 from mixer.errors import BuildError
-from mixer.images import kernel, output, tree
+from mixer.images import guestinitrd, kernel, output, tree
 from mixer.workspace import MAX_VERSION, Workspace
 from swupd.formats import kernels
 from swupd.report import Report
+
+RECIPE_DIGITS = 16
 
 _MOM = re.compile(r"[0-9a-f]{64}")
 _HINT = "give --kernel DIR; `mixer build image --type kernel --bundles kernel -o DIR` makes one"
@@ -26,7 +29,7 @@ def kept(workspace: Workspace, config: Config, facts: Mapping[str, object], repo
     mom, version = facts.get("mom"), facts.get("version")
     if not (isinstance(mom, str) and _MOM.fullmatch(mom) and isinstance(version, int) and 0 < version <= MAX_VERSION):
         raise BuildError("the image does not say of which version it was made", hint=_HINT)
-    directory = workspace.kernels / mom
+    directory = workspace.kernels / f"{mom}-{guestinitrd.recipe()[:RECIPE_DIGITS]}"
     if output.read_facts(directory).get("mom") == mom:
         return directory
     try:

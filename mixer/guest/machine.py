@@ -206,6 +206,10 @@ def _virtiofsd(directory: Path) -> Iterator[socket.socket]:
         ear.bind(place)
         ear.listen(1)
         ours.connect(place)
-        argv = [VIRTIOFSD, f"--fd={ear.fileno()}", "-o", f"source={directory.resolve()}", "-o", "cache=auto"]
+        # A comma would begin another option; a backslash before it prevents that.
+        source = str(directory.resolve()).replace("\\", r"\\").replace(",", r"\,")
+        argv = [VIRTIOFSD, f"--fd={ear.fileno()}", "-o", f"source={source}", "-o", "cache=auto"]
         stack.enter_context(_running(argv, [ear.fileno()], package="qemu-system-common"))
+        # The connection ends with virtiofsd only when nobody else listens.
+        ear.close()
         yield ours

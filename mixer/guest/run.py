@@ -54,7 +54,9 @@ TAIL_LINES = 5
 """Of a console that an error repeats."""
 KVM_GAVE_UP = b"KVM internal error"
 """What QEMU says then; the guest stands still."""
-TELLING = ("GUEST-FAIL", "Kernel panic")
+FAILED = "GUEST-FAIL"
+"""What our initrd says when it cannot go on."""
+TELLING = (FAILED, "Kernel panic")
 """Lines with these say what has happened; if there are none, the last ones are repeated."""
 ANSWER_BYTES = 16
 """More than a status has."""
@@ -103,37 +105,40 @@ def facts_of(image: Path) -> Mapping[str, object]:
 
 def run(wish: Wish, report: Report) -> int:
     """Run it with our standard input, output and error; the exit status. Raises BuildError."""
+    until = None if wish.timeout is None else time.monotonic() + wish.timeout
     try:
-        return _run(wish, report)
+        return _run(wish, until, report)
     except _KvmGaveUpError:
         report.warning("KVM does not work here: the processor is emulated; --no-kvm says so from the beginning")
-        return _run(replace(wish, kvm=False), report)
+        return _run(replace(wish, kvm=False), until, report)
 
 
 class _KvmGaveUpError(Exception):
     """The guest has not begun with its command."""
 
 
-def _run(wish: Wish, report: Report) -> int:
+def _run(wish: Wish, until: float | None, report: Report) -> int:
     facts = facts_of(wish.image)
     machine, initrd = _machine(wish, facts)
-    until = None if wish.timeout is None else time.monotonic() + wish.timeout
     terminal = _terminal() if not wish.command and os.isatty(0) and os.isatty(1) else None
     initrd += channels.archive(wish.command or ("sh",), terminal)
     names = (CONSOLE, STATUS) if terminal else PORTS
     report.verbose(f"booting {wish.image} ({'KVM' if wish.kvm else 'without KVM'}, {wish.model})")
-    with started(machine, initrd, names, wish.share) as running, _raw(0) if terminal else nullcontext():
+    with started(machine, initrd, names, wish.share) as running:
         guest = _Guest(running)
         starts = time.monotonic() + (START_SECONDS if wish.kvm else EMULATED_START_SECONDS)
         is_in_time = guest.follow(guest.has_begun_or_ended, starts if until is None else min(starts, until))
         if not is_in_time and until is not None and until <= starts:
             return _too_late(wish, report)
-        if wish.kvm and not guest.has_begun:
+        if wish.kvm and not guest.has_begun and not guest.has_failed:
             raise _KvmGaveUpError
         if not is_in_time:
             raise guest.error("the guest has not begun with the command in time")
         guest.listen()
-        if not guest.follow(guest.has_ended, until):
+        # Not before: until then Ctrl-C ends a guest that does not come up.
+        with _raw(0) if terminal else nullcontext():
+            has_ended = guest.follow(guest.has_ended, until)
+        if not has_ended:
             return _too_late(wish, report)
         if guest.status is None:
             raise guest.error("the guest ended without an exit status of the command")
@@ -180,6 +185,11 @@ class _Guest:
     def has_ended(self) -> bool:
         """All that it said has arrived."""
         return all(relay.is_over for relay in self._needed)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether our initrd has told why there will be no command."""
+        return FAILED.encode() in self._log
 
     @property
     def status(self) -> int | None:
@@ -283,7 +293,8 @@ def _raw(fd: int) -> Iterator[None]:
     """Every key goes to the guest meanwhile."""
     before = termios.tcgetattr(fd)
     try:
-        tty.setraw(fd)
+        # What was typed before is kept.
+        tty.setraw(fd, termios.TCSADRAIN)
         yield
     finally:
         termios.tcsetattr(fd, termios.TCSADRAIN, before)

@@ -195,7 +195,8 @@ def _growth(files: Change) -> str:
 
 def read(path: Path) -> Image:
     """The document of an image; `path` is the image or the document itself. Raises BuildError."""
-    document = path if path.name.endswith(output.SBOM) else path.with_name(path.name + output.SBOM)
+    path = path.absolute()
+    document = path if path.name.endswith(output.SBOM) else Path(f"{path}{output.SBOM}")
     try:
         with document.open("rb") as file:
             data = file.read(LIMIT + 1)

@@ -21,7 +21,7 @@ import fcntl
 import os
 import time as clock
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def build(tree: ImageTree, target: Path, report: Report, *, cache: Path, time: i
     return summary.of(tree, target, f"each file by {way}", start)
 
 
-def _place(nodes: Iterable[Node], files: FileCache, top: Path, *, owners: bool, time: int) -> Way:
+def _place(nodes: Sequence[Node], files: FileCache, top: Path, *, owners: bool, time: int) -> Way:
     """Fill an empty directory with nodes, whose files are in the cache."""
     below: dict[str, list[Node]] = defaultdict(list)
     for node in nodes:

@@ -9,6 +9,7 @@ second earlier, and the file has 4 MB. Reproducible: the same tree gives the sam
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from importlib.resources import files
@@ -36,6 +37,11 @@ MAX_LINKS = 40
 def build(read: Read, release: str) -> bytes:
     """The initrd of a kernel. Raises BuildError if busybox or the modules are missing."""
     return cpio.write(_members(read, release))
+
+
+def recipe() -> str:
+    """A hash over what decides the bytes besides the tree."""
+    return hashlib.sha256(repr((_script(), APPLETS, LISTS)).encode()).hexdigest()
 
 
 def of_tree(tree: ImageTree, content: Callable[[Node], bytes]) -> Read:
@@ -77,9 +83,13 @@ def _members(read: Read, release: str) -> Iterator[cpio.Member]:
     yield cpio.file("guest/bin/busybox", busybox(read), 0o755)
     for name in APPLETS:
         yield cpio.link(f"guest/bin/{name}", "busybox")
-    yield cpio.file("guest/init", (files("mixer") / "osfiles/guest-initrd/init").read_bytes(), 0o755)
+    yield cpio.file("guest/init", _script(), 0o755)
     yield cpio.link("init", "guest/init")
     for path in dict.fromkeys(path for order in lists.values() for path in order):
         yield cpio.file(f"guest/modules/{file_name(path)}", modules.content(path))
     for name, order in lists.items():
         yield cpio.file(f"guest/modules/{name}", "".join(f"{file_name(path)}\n" for path in order).encode())
+
+
+def _script() -> bytes:
+    return (files("mixer") / "osfiles/guest-initrd/init").read_bytes()

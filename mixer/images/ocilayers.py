@@ -164,7 +164,10 @@ def _pack(digest: str, diff_id: str, size: int, key: str) -> bytes:
 
 def _unpack(data: bytes, key: str) -> tuple[str, str, int]:
     """(digest, diff_id, size). Raises ValueError if that is not what was written for this key."""
-    record = json.loads(data)
+    try:
+        record = json.loads(data)
+    except RecursionError as error:
+        raise ValueError("damaged") from error
     if not isinstance(record, dict) or record.pop("check", "") != _check(record, key):
         raise ValueError("damaged")
     return record["digest"], record["diff_id"], record["size"]

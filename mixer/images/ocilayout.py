@@ -11,6 +11,7 @@ Adding an image to a layout that is there (OCI image specification, "image layou
 * Then those blobs go that the replaced image needed and that nobody in the layout names any more. After a failure those
   that were added go instead. Other blobs stay, named or not; only halves that a killed process left are removed.
 * A blob that is there already is hashed; one that is damaged is replaced.
+* A directory that was empty is empty again after a failure.
 * Nothing in the layout is trusted: its documents have capped sizes, and links in it are errors, not followed.
 
 Blobs that come as files are hard-linked where that is possible: they must not be written to afterwards.
@@ -162,16 +163,27 @@ def add(path: Path, image: Mapping[str, object], blobs: Sequence[Blob]) -> None:
     Raises BuildError as `check` does, UnsafePathError for links in it, OSError.
     """
     with Directory.open(path) as layout:
-        if not layout.names():
-            layout.make_directory("blobs")
-            with layout.descend("blobs") as above:
-                above.make_directory("sha256")
-            layout.write_file(MARKER, [_MARKER_CONTENT], mode=PUBLISHED_MODE)
-            layout.write_file(INDEX, [_json(EMPTY)], mode=PUBLISHED_MODE)
-        _check_marker(layout, path)
-        index = with_image(_read_index(layout, path), image)
-        with layout.descend(BLOBS) as directory:
-            _replace(layout, directory, path / BLOBS, index, blobs)
+        is_new = not layout.names()
+        try:
+            if is_new:
+                _begin(layout)
+            _check_marker(layout, path)
+            index = with_image(_read_index(layout, path), image)
+            with layout.descend(BLOBS) as directory:
+                _replace(layout, directory, path / BLOBS, index, blobs)
+        except BaseException:
+            for name in layout.names() if is_new else ():
+                layout.remove_tree(name)
+            raise
+
+
+def _begin(layout: Directory) -> None:
+    """Make an empty directory a layout without images."""
+    layout.make_directory("blobs")
+    with layout.descend("blobs") as above:
+        above.make_directory("sha256")
+    layout.write_file(MARKER, [_MARKER_CONTENT], mode=PUBLISHED_MODE)
+    layout.write_file(INDEX, [_json(EMPTY)], mode=PUBLISHED_MODE)
 
 
 def _replace(layout: Directory, directory: Directory, path: Path, index: bytes, blobs: Sequence[Blob]) -> None:
@@ -248,7 +260,8 @@ def _text(directory: Directory, name: str) -> bytes:
     if status is None or status.st_size > MAX_DOCUMENT_BYTES:
         return b""
     with closing(directory.open_file(name)) as file:
-        return b"{" + file.read(MAX_DOCUMENT_BYTES) if file.read(1) == b"{" else b""
+        data = file.read(MAX_DOCUMENT_BYTES)
+    return data if data.lstrip().startswith(b"{") else b""
 
 
 def _check_marker(layout: Directory, path: Path) -> None:

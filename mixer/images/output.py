@@ -83,13 +83,14 @@ def describing(target: Path) -> Iterator[Unfinished]:
         documents = _Documents(target)
         former = documents.take()
         try:
-            yield unfinished
+            try:
+                yield unfinished
+            except BaseException:
+                for path, content in former.items():
+                    path.write_bytes(content)
+                raise
             documents.write(unfinished)
             documents.appear()
-        except BaseException:
-            for path, content in former.items():
-                path.write_bytes(content)
-            raise
         finally:
             documents.discard()
 

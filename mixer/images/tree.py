@@ -32,12 +32,10 @@ from mixer.errors import BuildError
 from mixer.located import did_you_mean
 from mixer.manifests import manifest_hash
 from mixer.packagelist import PackageList
-from mixer.release import MAX_PEM_BYTES
 from mixer.store import PublishedTree, PublishedVersion, open_tree
 from mixer.subtraction import parents
 from mixer.workspace import Workspace
-from swupd.errors import SignatureError
-from swupd.formats import layout, signature
+from swupd.formats import layout
 from swupd.formats.archive import Member, ObjectType
 from swupd.formats.manifest import Entry, FileType, Manifest, parse
 from swupd.report import Report
@@ -81,8 +79,6 @@ class Layer:
     """Of its manifest: the one in which the bundle changed last."""
     timestamp: int
     """When that was made, in seconds since 1970."""
-    identity: str
-    """A hash over all that decides what is in it."""
     paths: tuple[str, ...]
     """Sorted as the nodes are. Directories that os-core has are not repeated."""
 
@@ -240,29 +236,14 @@ def _verified_mom(
 ) -> str:
     """The hash of the MoM, whose signature is good."""
     version = found.mom.version
-    data = published.read(layout.manifest(version, layout.MOM))
+    name = layout.manifest(version, layout.MOM)
+    data = published.read(name)
     if parse(data, name=layout.MOM, is_mom=True) != found.mom:
         raise BuildError(f"version {version} was replaced in {published.shown} meanwhile", hint="do it again")
-    if not signed or not config.certificate.exists():
+    if signed and config.certificate.exists():
+        published.verify(name, data, config.certificate)
+    else:
         report.warning(f"the signature of version {version} is not checked")
-        return manifest_hash(data)
-    try:
-        with config.certificate.open("rb") as file:
-            trusted = signature.load_certificates(file.read(MAX_PEM_BYTES))
-    except OSError as error:
-        raise BuildError(f"cannot read the certificate {config.certificate}: {error.strerror}") from error
-    name = layout.manifest_signature(version)
-    if not published.has(name):
-        raise BuildError(
-            f"version {version} in {published.shown} is not signed", hint="build it again, or give --no-signing"
-        )
-    try:
-        signature.verify(data, published.read(name, limit=signature.SIGNATURE_BYTES), trusted)
-    except SignatureError as error:
-        raise BuildError(
-            f"the signature of version {version} in {published.shown} is not good: {error}",
-            hint=error.hint or f"it has to be made with {config.certificate}",
-        ) from error
     return manifest_hash(data)
 
 
@@ -320,11 +301,7 @@ def _frame(parts: Mapping[str, Mapping[str, Entry]]) -> dict[str, Entry]:
 
 
 def _layer(name: str, manifest: Manifest, part: Mapping[str, Entry]) -> Layer:
-    paths = tuple(sorted(part, key=os.fsencode))
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(os.fsencode(path) + b"\0" + part[path].hash.encode() + b"\n")
-    return Layer(name, manifest.version, manifest.timestamp, digest.hexdigest(), paths)
+    return Layer(name, manifest.version, manifest.timestamp, tuple(sorted(part, key=os.fsencode)))
 
 
 def _merged(parts: Mapping[str, Mapping[str, Entry]]) -> dict[str, Entry]:

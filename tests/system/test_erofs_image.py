@@ -70,7 +70,11 @@ class System:
     def is_at(self, root: Path) -> None:
         """What the kernel shows is what was written: type, mode, owner, content, time, number of names."""
         wanted = {node.path: node for node in self.nodes}
-        found = {f"{path}".removeprefix(f"{root}"): path for path in root.rglob("*")}
+        found = {
+            f"{parent}/{name}".removeprefix(f"{root}"): Path(parent, name)
+            for parent, directories, files in os.walk(root)
+            for name in (*directories, *files)
+        }
         assert found.keys() == wanted.keys()
         names = [node.hash for node in self.nodes]
         below = [node.path.rpartition("/")[0] for node in self.nodes if node.type is FileType.DIRECTORY]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,6 +96,11 @@ def give_away(path: Path) -> None:
     path.chmod(0o4755)
 
 
+def give_capability(path: Path) -> None:
+    """cap_net_admin, as setcap(8) does."""
+    os.setxattr(path, "security.capability", struct.pack("<5I", 0x02000001, 1 << 12, 0, 0, 0))
+
+
 def link(path: Path) -> None:
     """The content is right behind it."""
     other = path.with_name("other")
@@ -107,10 +113,12 @@ def make_fifo(path: Path) -> None:
     os.mkfifo(path)
 
 
-@pytest.mark.parametrize("damage", [write, shorten, lengthen, change_mode, give_away, link, make_fifo, os.unlink])
+@pytest.mark.parametrize(
+    "damage", [write, shorten, lengthen, change_mode, give_away, give_capability, link, make_fifo, os.unlink]
+)
 def test_what_is_damaged_is_made_again(files: FileCache, damage: Callable[[Path], None]) -> None:
-    if damage is give_away and not OWNERS:
-        pytest.skip("only root can give files to others")
+    if damage in (give_away, give_capability) and not OWNERS:
+        pytest.skip("only root can give files to others, or capabilities to files")
     content = Content()
     damage(files.path(SUDO))
 
@@ -118,6 +126,7 @@ def test_what_is_damaged_is_made_again(files: FileCache, damage: Callable[[Path]
 
     assert content.asked == ["/usr/bin/again"]
     assert all(is_right(files, node) for node in NODES)
+    assert "security.capability" not in os.listxattr(files.path(SUDO))
 
 
 def test_a_further_name_of_a_damaged_file_keeps_it(files: FileCache, tmp_path: Path) -> None:

@@ -117,10 +117,9 @@ def test_a_package_that_is_there_twice_is_refused() -> None:
         packagelist.parse(packagelist.serialise(PackageList((Package("b", "1"), Package("b", "2")))), "packages")
 
 
-def test_a_path_leads_to_its_package_and_a_bundle_to_those_it_has() -> None:
+def test_a_path_leads_to_its_package() -> None:
     assert LIST.owner("/usr/bin/sh") is SHELL
     assert LIST.owner("/usr/bin") is None
-    assert LIST.of_bundle("os-core") == [SHELL]
 
 
 # -- published ---------------------------------------------------------------------------------------------------------

@@ -47,3 +47,11 @@ def test_an_image_without_a_document_is_one_line_with_a_hint(
     error, hint = capsys.readouterr().err.splitlines()
     assert f"cannot read {tmp_path}/absent.spdx.json" in error
     assert "mixer build image" in hint
+
+
+@pytest.mark.parametrize("path", [".", "/"])
+def test_a_path_without_a_name_is_no_image(
+    images: tuple[str, str], path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["diff-image", images[0], path]) == 1
+    assert capsys.readouterr().err.startswith("Error: cannot read /")

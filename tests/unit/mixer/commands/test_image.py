@@ -149,7 +149,7 @@ def test_a_mix_without_signatures_says_so(
     (bootable.www / "10/Manifest.MoM.sig").unlink()
 
     assert image(bootable, "-o", str(tmp_path / "disk.img")) == 1
-    assert "version 10 in" in capsys.readouterr().err
+    assert "/10/Manifest.MoM is not signed" in capsys.readouterr().err
     assert image(bootable, "-o", str(tmp_path / "disk.img"), "--no-signing") == 0
 
 
@@ -228,6 +228,15 @@ def test_an_option_of_another_type_is_refused(
 
     name = option.partition("=")[0]
     assert capsys.readouterr().err == f"Error: an image of the type {kind} has no {name}\nHint: it is for {types}\n"
+    assert not list(tmp_path.glob("image*"))
+
+
+def test_layers_that_are_not_compressed_are_refused(
+    bootable: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert image(bootable, "-o", str(tmp_path / "image"), "--compression=none", kind="oci") == 1
+
+    assert capsys.readouterr().err.startswith("Error: the layers of a container image are always compressed\nHint: ")
     assert not list(tmp_path.glob("image*"))
 
 

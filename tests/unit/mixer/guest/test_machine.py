@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import struct
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from mixer.guest import machine
 from mixer.guest.machine import MIB, Device, Image, Machine, command_line
 
 PLAIN = Machine(Path("/k/vmlinuz"), "quiet")
+VHOST_GET_FEATURES = struct.pack("<III", 1, 1, 0)
 PORTS = {"log": 10, "stdin": 11, "stdout": 12, "stderr": 13, "status": 14}
 
 
@@ -138,6 +140,34 @@ def test_a_program_that_is_not_there_is_one_line() -> None:
     ):
         pass
     assert "some-package" in caught.value.hint
+
+
+needs_virtiofsd = pytest.mark.skipif(
+    os.geteuid() != 0 or not Path(machine.VIRTIOFSD).exists(), reason="needs root and virtiofsd"
+)
+
+
+@needs_virtiofsd
+def test_the_connection_ends_with_a_virtiofsd_that_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusing = tmp_path / "virtiofsd"
+    refusing.write_text("#!/bin/sh\nexit 1\n")
+    refusing.chmod(0o755)
+    monkeypatch.setattr(machine, "VIRTIOFSD", str(refusing))
+    with machine._virtiofsd(tmp_path) as connection:
+        connection.settimeout(20)
+        with pytest.raises(ConnectionResetError):
+            connection.recv(1)
+
+
+@needs_virtiofsd
+def test_a_name_with_a_comma_or_backslash_is_shared_and_no_other(tmp_path: Path) -> None:
+    directory = tmp_path / r"a,cache=none\,b"
+    directory.mkdir()
+    with machine._virtiofsd(directory) as connection:
+        # It would give up at once: there is no directory "a".
+        connection.sendall(VHOST_GET_FEATURES)
+        connection.settimeout(20)
+        assert connection.recv(1)
 
 
 def test_only_a_directory_can_be_shared_and_only_by_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +16,9 @@ import pytest
 
 from mixer.errors import BuildError
 from mixer.guest import run
-from mixer.guest.machine import MIB, Device
+from mixer.guest.machine import MIB, Device, Machine, Running
 from mixer.guest.run import Wish, facts_of
+from swupd.report import TextReport
 
 FACTS = {"type": "guest-erofs", "bundles": ["guest-minimal"], "init": "/usr/lib/guest/init", "dax": False}
 
@@ -120,3 +129,70 @@ def test_a_kernel_is_what_the_type_kernel_made(place: Place, tmp_path: Path) -> 
     with pytest.raises(BuildError, match="is not a kernel with its initrd") as caught:
         place.machine()
     assert "--type kernel" in caught.value.hint
+
+
+class Guests:
+    """Guests that only say something on their console: then they end, or, if it is nothing, stand still."""
+
+    def __init__(self, says: bytes) -> None:
+        self.says = says
+        self.with_kvm: list[bool] = []
+
+    @contextmanager
+    def started(self, machine: Machine, initrd: bytes, channels: Collection[str], share: object) -> Iterator[Running]:
+        self.with_kvm.append(machine.kvm)
+        pairs = {name: socket.socketpair() for name in ("log", *channels)}
+        complaints, writable = os.pipe()
+        pairs["log"][1].sendall(self.says)
+        if self.says:
+            for _, theirs in pairs.values():
+                theirs.close()
+        yield Running({name: ours for name, (ours, _) in pairs.items()}, complaints)
+        for pair in pairs.values():
+            for end in pair:
+                end.close()
+        os.close(complaints)
+        os.close(writable)
+
+
+def test_what_the_initrd_tells_is_no_fault_of_kvm(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    guests = Guests(b"GUEST-FAIL: cannot mount /dev/pmem0 as erofs\n")
+    monkeypatch.setattr(run, "started", guests.started)
+    with pytest.raises(BuildError, match="its console: GUEST-FAIL: cannot mount"):
+        run.run(place.wish(kvm=True), TextReport(quiet=True))
+    assert guests.with_kvm == [True]
+
+
+def test_the_time_of_a_command_is_one_time_with_and_without_kvm(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    guests = Guests(b"")
+    monkeypatch.setattr(run, "started", guests.started)
+    monkeypatch.setattr(run, "START_SECONDS", 0.8)
+    start = time.monotonic()
+    assert run.run(place.wish(kvm=True, timeout=1.0), TextReport(quiet=True)) == run.TIME_IS_OVER
+    assert guests.with_kvm == [True, False]
+    # Not 0.8 and then another second.
+    assert time.monotonic() - start < 1.7
+
+
+def test_a_person_can_interrupt_a_guest_that_does_not_come_up(place: Place) -> None:
+    code = """\
+import sys, termios
+from contextlib import nullcontext
+from pathlib import Path
+from mixer.guest import run
+from swupd.report import TextReport
+run.started = lambda *_: nullcontext()
+class Guest(run._Guest):
+    def __init__(self, running):
+        sys.exit(7 if termios.tcgetattr(0)[3] & termios.ISIG else 1)
+run._Guest = Guest
+image, kernel = map(Path, sys.argv[1:])
+run.run(run.Wish(image, kernel, (), "q35", 256 << 20, 1, False, True, None, None), TextReport())
+"""
+    ours, theirs = pty.openpty()
+    try:
+        argv = [sys.executable, "-c", code, place.image, place.kernel]
+        assert subprocess.run(argv, stdin=theirs, stdout=theirs, check=False).returncode == 7
+    finally:
+        os.close(ours)
+        os.close(theirs)

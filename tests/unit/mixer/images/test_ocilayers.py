@@ -143,8 +143,12 @@ def _shorten(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
 
+def _nest(path: Path) -> None:
+    path.write_bytes(b"[" * 4096)
+
+
 @pytest.mark.parametrize("suffix", ["", ".json"])
-@pytest.mark.parametrize("spoil", [_damage, _shorten, Path.unlink])
+@pytest.mark.parametrize("spoil", [_damage, _shorten, _nest, Path.unlink])
 def test_a_damaged_layer_is_made_again(store: LayerStore, spoil: Callable[[Path], None], suffix: str) -> None:
     first = store.layer(NODES, content, time=TIME)
     spoil(first.path.with_name(first.path.name + suffix))

@@ -126,6 +126,18 @@ def test_what_others_put_into_a_layout_stays(tmp_path: Path) -> None:
     assert layer(b"two").hash not in blobs(path)
 
 
+def test_what_a_document_names_stays_however_it_is_written(tmp_path: Path) -> None:
+    path = layout(tmp_path / "layout", image("old", b"shared"))
+    shared = layer(b"shared")
+    content = json.dumps({"schemaVersion": 2, "layers": [shared.descriptor()]}, indent=1).encode()
+    manifest = layer(b"\n " + content)
+    layout(path, (manifest.descriptor(annotations={ocilayout.NAME: "others"}), [manifest]))
+
+    layout(path, image("old", b"other"))
+
+    assert shared.hash in blobs(path)
+
+
 def test_the_same_image_again_changes_nothing(tmp_path: Path) -> None:
     path = layout(tmp_path / "layout", image("10", b"one"))
     before = snapshot(path)
@@ -184,6 +196,16 @@ def test_after_a_failure_the_layout_is_as_it_was(
             ocilayout.add(path, descriptor, needed)
 
     assert snapshot(path) == before
+
+
+def test_after_a_failure_an_empty_directory_is_empty(tmp_path: Path) -> None:
+    descriptor, needed = image("new", b"layer")
+    lost = Blob(LAYER, needed[0].digest, needed[0].size, tmp_path / "lost")
+
+    with pytest.raises(FileNotFoundError):
+        layout(tmp_path / "layout", (descriptor, [needed[1], lost]))
+
+    assert not list((tmp_path / "layout").iterdir())
 
 
 def test_who_is_interrupted_after_the_index_changed_has_the_new_image(

@@ -203,3 +203,14 @@ def test_an_image_that_could_not_be_changed_keeps_what_is_beside_it(tmp_path: Pa
         fail()
 
     assert output.read_facts(target) == {"type": "oci"}
+
+
+def test_an_image_that_was_changed_never_has_the_former_facts(tmp_path: Path) -> None:
+    target = tmp_path / "image"
+    with output.filling(target, "oci") as unfinished:
+        unfinished.facts = {"type": "oci"}
+
+    with pytest.raises(TypeError), output.describing(target) as unfinished:
+        unfinished.facts = {"what": object()}
+
+    assert names(tmp_path) == ["image"]

@@ -175,7 +175,7 @@ def test_a_mom_with_another_signature_is_refused(published: Published) -> None:
     mom = (published.mix.www / "10/Manifest.MoM").read_bytes()
     (published.mix.www / "10/Manifest.MoM.sig").write_bytes(signature.SigningKey(certificate, key).sign(mom))
 
-    with pytest.raises(BuildError, match=r"the signature of version 10 in .* is not good"):
+    with pytest.raises(BuildError, match=r"the signature of .*/10/Manifest.MoM is not good"):
         published.load()
 
 
@@ -184,7 +184,7 @@ def test_a_version_without_signature_is_refused_unless_that_is_wanted(
 ) -> None:
     prepared.build(packs=False, sign=False)
 
-    with pytest.raises(BuildError, match=r"version 10 in .* is not signed") as caught:
+    with pytest.raises(BuildError, match=r"/10/Manifest.MoM is not signed") as caught:
         prepared.load()
 
     assert "--no-signing" in caught.value.hint
@@ -262,10 +262,9 @@ def test_a_layer_has_what_its_bundle_adds_and_includes_come_first(published: Pub
     assert {path for layer in found.layers for path in layer.paths} == {node.path for node in found.nodes}
 
 
-def test_a_layer_is_the_same_in_other_company_and_another_with_other_content(published: Published) -> None:
+def test_a_layer_is_the_same_in_other_company(published: Published) -> None:
     alone, together = published.load("editor"), published.load("office", "kernel")
     assert alone.layers == together.layers[:2]
-    assert published.load("guest", whole=False).layers[0].identity != alone.layers[0].identity
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
