@@ -22,7 +22,6 @@ from tests.system.bootmix import PROGRAMS, SECOND, BootMix
 
 pytestmark = [
     pytest.mark.system,
-    pytest.mark.machine,
     pytest.mark.timeout(1200),
     pytest.mark.skipif(os.geteuid() != 0, reason="file owners are part of an OS: needs root"),
     pytest.mark.skipif(bool(machine.missing_programs()), reason=machine.missing_programs()),

@@ -32,7 +32,6 @@ SECONDS = 240
 MIB = 1 << 20
 
 pytestmark = [
-    pytest.mark.machine,
     pytest.mark.system,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root for a share and for the mix"),
