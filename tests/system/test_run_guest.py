@@ -265,8 +265,12 @@ def test_without_a_command_a_person_gets_a_shell(guests: Guests) -> None:
 
     try:
         expect(b"# ")
-        os.write(terminal, b"stty size; echo $TERM; tty; sleep 1000\n")
+        os.write(terminal, b"stty size; echo $TERM; tty\n")
         expect(b"24 80\r\nvt220\r\n/dev/hvc0\r\n")
+        # Between two commands of a line nobody is in the foreground whom ^C could interrupt:
+        # the command itself says when it is.
+        os.write(terminal, b"""sh -c 'echo sleep""ing; exec sleep 1000'\n""")
+        expect(b"sleeping\r\n")
         os.write(terminal, b"\x03")
         expect(b"# ")
         os.write(terminal, b"exit 5\n")
