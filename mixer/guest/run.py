@@ -26,6 +26,7 @@ from mixer.guest import channels
 from mixer.guest.channels import CONSOLE, PORTS, STATUS, Relay, Terminal
 from mixer.guest.machine import LOG, SHARE, Device, Image, Machine, Running, started
 from mixer.images import output
+from mixer.images.guest import root_parameters
 from mixer.images.kernel import EMULATED, INITRD, KIND, OPTIONS, VMLINUZ
 from swupd.report import Report
 
@@ -246,7 +247,9 @@ def _machine(wish: Wish, facts: Mapping[str, object]) -> tuple[Machine, bytes]:
         options.append("rdinit=/guest/init")
     else:
         image = Image(wish.image, wish.image.stat().st_size, _device(wish, facts))
-        options += _root(image.device, facts)
+        system = str(facts["type"]).removeprefix("guest-")
+        is_mapped = image.device is not Device.BLOCK
+        options.append(root_parameters(system, partitioned=facts.get("dax") is True, mapped=is_mapped))
     options += [f"init={init}", *(PARTS[name] for name in _bundles(facts) if PARTS[name])]
     if wish.share is not None:
         options.append(f"guest.share={SHARE}")
@@ -258,15 +261,6 @@ def _device(wish: Wish, facts: Mapping[str, object]) -> Device:
     if not wish.dax or wish.model == "microvm":
         return Device.BLOCK
     return Device.NVDIMM if facts.get("dax") is True else Device.PMEM
-
-
-def _root(device: Device, facts: Mapping[str, object]) -> list[str]:
-    """What tells the kernel, or our initrd, where the root is."""
-    partition = facts.get("dax") is True
-    system = str(facts["type"]).removeprefix("guest-")
-    if device is Device.BLOCK:
-        return [f"root=/dev/vda{1 if partition else ''}", f"rootfstype={system}"]
-    return [f"root=/dev/pmem0{'p1' if partition else ''}", f"rootfstype={system}", "rootflags=dax=always"]
 
 
 def _bundles(facts: Mapping[str, object]) -> list[str]:

@@ -75,14 +75,20 @@ def find(tree: ImageTree, uuid: UUID) -> Boot:
 
 def _kernel(tree: ImageTree) -> Kernel:
     """The newest kernel that can be used; raises BuildError for what the newest one lacks if none can."""
-    boot = f"/{kernels.BOOT}/"
-    found = kernels.newest_first(node.path.removeprefix(boot) for node in tree.nodes if node.path.startswith(boot))
-    if not found:
-        raise lacking(tree, "kernel", boot + kernels.KERNEL)
+    found = newest_first(tree)
     for kernel in found:
         if not _missing(tree, kernel):
             return kernel
     raise lacking(tree, *_missing(tree, found[0])[0])
+
+
+def newest_first(tree: ImageTree) -> list[Kernel]:
+    """The kernels of a tree: at least one. Raises BuildError."""
+    boot = f"/{kernels.BOOT}/"
+    found = kernels.newest_first(node.path.removeprefix(boot) for node in tree.nodes if node.path.startswith(boot))
+    if not found:
+        raise lacking(tree, "kernel", boot + kernels.KERNEL)
+    return found
 
 
 def _missing(tree: ImageTree, kernel: Kernel) -> list[tuple[str, str]]:

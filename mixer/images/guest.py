@@ -28,8 +28,9 @@ from swupd.report import Report, human_size
 LABEL = "guest"
 ALIGNMENT = 2 << 20
 """Of the size of a plain image, in bytes."""
-MOUNT_OPTIONS = "dax=always"
-"""For the kernel's rootflags=, where the device is persistent memory."""
+PERSISTENT_MEMORY = ("/dev/pmem0", "/dev/pmem0p1", "/dev/pmem0p2")
+DISK = ("/dev/vda", "/dev/vda1", "/dev/vda2")
+"""Where a guest finds an image: all of it, and the partitions of one with `dax`."""
 BLOCK = 4096
 
 
@@ -82,8 +83,11 @@ def build(
         if places.hashes:
             salt = uuid5(tree.uuid, "verity").bytes * 2
             hashes = verity.append(unfinished.path, places.data, size, places.hashes, salt=salt)
-        root = _root(system, places, hashes)
-        command_line = f"{root} init={init}"
+        if hashes is None:
+            where = root_parameters(system, partitioned=with_dax, mapped=True)
+        else:
+            where = f"root=/dev/dm-0 rootfstype={system} ro"
+        command_line = f"{where} init={init}"
         unfinished.facts = tree.facts(kind) | {
             "bytes": places.size,
             "filesystem": system,
@@ -122,24 +126,19 @@ def _places(needed: int, *, with_dax: bool, with_verity: bool) -> _Places:
     return _Places(0, needed if with_verity else 0, -(-end // ALIGNMENT) * ALIGNMENT)
 
 
-def _root(system: FileSystem, places: _Places, hashes: verity.Verity | None) -> str:
-    """What names the root file system on a kernel's command line."""
-    if hashes is not None:
-        return f"root=/dev/dm-0 rootfstype={system} ro"
-    data, _ = _devices(places)
-    return f"root={data} rootfstype={system} rootflags={MOUNT_OPTIONS} ro"
+def root_parameters(system: str, *, partitioned: bool, mapped: bool) -> str:
+    """What names the root file system on a kernel's command line; `mapped`: it is persistent memory, used by DAX."""
+    if mapped:
+        return f"root={PERSISTENT_MEMORY[partitioned]} rootfstype={system} rootflags=dax=always ro"
+    return f"root={DISK[partitioned]} rootfstype={system} ro"
 
 
 def _parameters(places: _Places, hashes: verity.Verity) -> dict[str, str]:
-    data, tree = _devices(places)
+    whole, *partitions = PERSISTENT_MEMORY
+    data, tree = partitions if places.header else (whole, whole)
     start = 0 if places.header else places.hashes // BLOCK
     return {
         "root hash": hashes.root_hash,
         "for the kernel": hashes.for_kernel(data, tree, start=start),
         "for Kata Containers": hashes.for_kata,
     }
-
-
-def _devices(places: _Places) -> tuple[str, str]:
-    """Where a guest has data and hash tree, as persistent memory."""
-    return ("/dev/pmem0p1", "/dev/pmem0p2") if places.header else ("/dev/pmem0", "/dev/pmem0")

@@ -16,10 +16,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mixer.images import guestinitrd, output, spdx, vmlinux
-from mixer.images.boot import lacking
+from mixer.images.boot import lacking, newest_first
 from mixer.images.tree import ImageTree, Node, Reader
 from mixer.table import table
-from swupd.formats import kernels
 from swupd.formats.kernels import Kernel
 from swupd.report import Report, human_size
 
@@ -101,10 +100,7 @@ def _part(tree: ImageTree, paths: Set[str]) -> ImageTree:
 
 def _newest(tree: ImageTree) -> Kernel:
     """The newest kernel with modules; raises BuildError for what the newest one lacks if none has them."""
-    boot = f"/{kernels.BOOT}/"
-    found = kernels.newest_first(node.path.removeprefix(boot) for node in tree.nodes if node.path.startswith(boot))
-    if not found:
-        raise lacking(tree, "kernel", boot + kernels.KERNEL)
+    found = newest_first(tree)
     usable = [kernel for kernel in found if tree.find(f"/{kernel.modules}") is not None]
     if not usable:
         raise lacking(tree, "modules", f"/{found[0].modules}")

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import gzip
 import shutil
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +10,11 @@ from mixer.errors import BuildError
 from mixer.guest import kernels
 from mixer.images import tree
 from swupd.report import TextReport
+from tests.unit.mixer.images.bzimage import bzimage
 
 BUSYBOX = shutil.which("busybox")
 REPORT = TextReport(quiet=True)
 pytestmark = pytest.mark.skipif(BUSYBOX is None, reason="needs busybox-static")
-
-
-def bzimage() -> bytes:
-    payload = gzip.compress(b"\x7fELF kernel", mtime=0)
-    setup = bytearray(2 * 512)
-    setup[0x1F1] = 1
-    setup[0x202:0x208] = b"HdrS\x0f\x02"
-    struct.pack_into("<II", setup, 0x248, 0, len(payload))
-    return bytes(setup) + payload
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ def place(tmp_path: Path) -> Place:
 def test_a_plain_image_is_the_whole_device(place: Place) -> None:
     machine, _ = place.machine()
     assert machine.image.device is Device.PMEM
-    assert " root=/dev/pmem0 rootfstype=erofs rootflags=dax=always init=/usr/lib/guest/init" in machine.append
+    assert " root=/dev/pmem0 rootfstype=erofs rootflags=dax=always ro init=/usr/lib/guest/init" in machine.append
 
 
 def test_an_image_with_a_header_is_a_partition(place: Place) -> None:
@@ -71,7 +71,7 @@ def test_an_image_can_be_a_disk(place: Place, wanted: dict[str, object], header:
     place.say(dax=header)
     machine, _ = place.machine(**wanted)
     assert machine.image.device is Device.BLOCK
-    assert f" root={root} rootfstype=erofs init=" in machine.append
+    assert f" root={root} rootfstype=erofs ro init=" in machine.append
 
 
 def test_an_initrd_comes_before_ours_which_is_started(place: Place) -> None:

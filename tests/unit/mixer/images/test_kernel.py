@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import gzip
 import json
 import shutil
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +10,11 @@ import pytest
 from mixer.errors import BuildError
 from mixer.images import kernel
 from swupd.report import TextReport
+from tests.unit.mixer.images.bzimage import ELF, bzimage
 
 TIME = 1_700_000_000
-ELF = b"\x7fELF kernel " * 1000
 BUSYBOX = shutil.which("busybox")
 pytestmark = pytest.mark.skipif(BUSYBOX is None, reason="needs busybox-static")
-
-
-def bzimage(elf: bytes) -> bytes:
-    payload = gzip.compress(elf, mtime=0)
-    setup = bytearray(2 * 512)
-    setup[0x1F1] = 1
-    setup[0x202:0x208] = b"HdrS\x0f\x02"
-    struct.pack_into("<II", setup, 0x248, 0, len(payload))
-    return bytes(setup) + payload
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from mixer.errors import BuildError
 from mixer.images import vmlinux
+from tests.unit.mixer.images.bzimage import image
 
 ELF = b"\x7fELF" + bytes(range(256)) * 100
 
@@ -38,17 +39,6 @@ COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
     "lz4": with_size(lz4_legacy),
     "none": lambda data: data,
 }
-
-
-def image(payload: bytes, *, sectors: int = 3, protocol: int = 0x20F, length: int | None = None) -> bytes:
-    """A bzImage: setup code, then protected-mode code with the payload somewhere in it."""
-    offset = 700
-    setup = bytearray(((sectors or 4) + 1) * 512)
-    setup[0x1F1] = sectors
-    setup[0x202:0x206] = b"HdrS"
-    struct.pack_into("<H", setup, 0x206, protocol)
-    struct.pack_into("<II", setup, 0x248, offset, len(payload) if length is None else length)
-    return bytes(setup) + bytes(offset) + payload + b"what follows"
 
 
 @pytest.mark.parametrize("name", COMPRESSORS)
