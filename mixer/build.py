@@ -30,6 +30,7 @@ from mixer.errors import BuildError
 from mixer.manifests import BuiltManifest, BuiltManifests, build_manifests
 from mixer.packs import FrameStore, Pack, zero_pack
 from mixer.scan import Record, scan
+from mixer.sourcedate import source_date
 from mixer.sources import tree
 from mixer.store import Draft, NothingPublished, PublishedVersion, open_tree, total_size
 from mixer.table import table
@@ -212,6 +213,7 @@ class _Update:
         self._tree = open_tree(config.published, workspace.www, report)
         self._store = ContentStore(workspace.objects)
         self._frames = FrameStore(workspace.frames)
+        self._source_date = source_date(os.environ)
         self._seconds: dict[str, float] = {}
 
     def run(self, composed: Composition) -> Summary:
@@ -295,10 +297,11 @@ class _Update:
 
     def _timestamp(self, composed: Composition) -> int:
         """One time for all manifests: of the root, of the environment, of the same version when it was built before."""
-        texts = [_content(Path(composed.locate(layout.VERSION_STAMP))), os.environ.get("SOURCE_DATE_EPOCH", "")]
-        for text in texts:
-            if text.isascii() and text.isdigit() and 0 < int(text) <= TIMESTAMP_LIMIT:
-                return int(text)
+        text = _content(Path(composed.locate(layout.VERSION_STAMP)))
+        if text.isascii() and text.isdigit() and 0 < int(text) <= TIMESTAMP_LIMIT:
+            return int(text)
+        if self._source_date is not None:
+            return max(1, self._source_date)
         if self._tree.latest() == self._version:
             return self._tree.version(self._version).mom.timestamp
         return int(time.time())

@@ -34,6 +34,7 @@ from mixer.config import CONVERT, Config
 from mixer.errors import BuildError, UnknownPackageError
 from mixer.packagelist import PackageList
 from mixer.rootfiles import RootFiles
+from mixer.sourcedate import source_date
 from mixer.sources import PackageDatabase, PackageSource
 from mixer.sources.dpkg import Canonical
 from mixer.stateless.accounts import read_password
@@ -69,6 +70,7 @@ def compose(
     Raises DefinitionError (unknown package, conflicting content()), ConfigError (the root password), SourceError,
     BuildError.
     """
+    wanted_stamp = source_date(os.environ)
     root_password = read_password(config.root_password) if config.root_password else ""
     report.step("resolve-packages", "Resolving packages")
     try:
@@ -76,7 +78,7 @@ def compose(
     except UnknownPackageError as error:
         raise bundles.unknown_packages(error) from error
     image = workspace.image(version)
-    stamp = _begin(image)
+    stamp = _begin(image, wanted_stamp)
     root = image / f"{composition.ROOT}.new"
     database = source.install(resolution, root, report)
     try:
@@ -186,8 +188,11 @@ class Files:
             yield from (package.name for package in self._bundles[member].packages)
 
 
-def _begin(image: Path) -> int:
-    """Clear the directory of a version for a new composition; the version's time stamp, in seconds."""
+def _begin(image: Path, wanted: int | None) -> int:
+    """Clear the directory of a version for a new composition; the version's time stamp, in seconds.
+
+    It is the one that is wanted, else that of an earlier composition, else now.
+    """
     image.mkdir(parents=True, exist_ok=True)
     (image / composition.GROUPS).unlink(missing_ok=True)
     for name in (composition.ROOT, f"{composition.ROOT}.new"):
@@ -198,8 +203,8 @@ def _begin(image: Path) -> int:
         stamp = int(path.read_text())
     except (OSError, ValueError):
         stamp = 0
-    if not 0 < stamp <= MAX_STAMP:
-        stamp = int(time.time())
+    if wanted is not None or not 0 < stamp <= MAX_STAMP:
+        stamp = int(time.time()) if wanted is None else max(1, wanted)
         replace_file(path, f"{stamp}\n".encode())
     return stamp
 

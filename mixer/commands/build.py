@@ -50,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     every = steps.add_parser(
         "all",
         help="both steps: from packages to a published version",
-        description="Compose the bundles, then publish them as a version.",
+        description="""\
+Compose the bundles, then publish them as a version. It has the time of
+SOURCE_DATE_EPOCH, else that of its first composition.""",
         epilog="example:\n  sudo mixer build all --increment",
     )
     bundles = steps.add_parser(

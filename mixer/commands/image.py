@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Protocol
 from mixer.commands.options import number
 from mixer.errors import BuildError
 from mixer.workspace import MAX_VERSION, Workspace
-from swupd.formats.manifest import TIMESTAMP_LIMIT
 from swupd.report import Report
 
 if TYPE_CHECKING:
@@ -229,11 +228,13 @@ def run_image(workspace: Workspace, args: argparse.Namespace, report: Report) ->
     from mixer.build import working
     from mixer.config import load
     from mixer.images import tree
+    from mixer.sourcedate import source_date
 
     kind = TYPES[args.type]
     _check_options(args)
     config = load(workspace, os.environ)
     version = number("--version", args.image_version, 1, MAX_VERSION)
+    time = source_date(os.environ)
     with working(workspace):
         report.step("tree", "Reading the version")
         found = tree.load(
@@ -249,7 +250,7 @@ def run_image(workspace: Workspace, args: argparse.Namespace, report: Report) ->
             report.warning(
                 f"without the bundle {config.update_bundle} the image does not have what it needs to update itself"
             )
-        made = kind.make(_Order(workspace, found, args, _time(os.environ, found.timestamp), report))
+        made = kind.make(_Order(workspace, found, args, found.timestamp if time is None else time, report))
     report.info(made.table())
     return 0
 
@@ -290,15 +291,3 @@ def _size(text: str | None, limit: int) -> int:
     if not 0 < size <= limit:
         raise BuildError(f"--size {text!r} is not a size", hint=f"such as 500M or 8G, up to {limit >> 40}T")
     return size
-
-
-def _time(environ: Mapping[str, str], timestamp: int) -> int:
-    text = environ.get("SOURCE_DATE_EPOCH", "")
-    if not text:
-        return timestamp
-    if not (text.isascii() and text.isdigit() and len(text) < 13 and int(text) <= TIMESTAMP_LIMIT):
-        raise BuildError(
-            f"SOURCE_DATE_EPOCH is {text!r}, not a time in seconds since 1970",
-            hint="unset it, and the files get the time of the version",
-        )
-    return int(text)

@@ -92,6 +92,7 @@ def test_a_tree_without_version_stamp_is_built_again_with_the_same_time(
     mix: Mix, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (mix.source / "10/full/usr/share/clear/versionstamp").unlink()
+    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
     monkeypatch.setattr(build.time, "time", lambda: 1800000000.5)
     mix.build()
     monkeypatch.setattr(build.time, "time", lambda: 1900000000.5)
@@ -100,6 +101,27 @@ def test_a_tree_without_version_stamp_is_built_again_with_the_same_time(
     mix.build()
 
     assert mix.manifest(10, "MoM").timestamp == 1800000000
+    assert mix.snapshot() == before
+
+
+def test_without_version_stamp_the_time_is_that_of_the_environment(mix: Mix, monkeypatch: pytest.MonkeyPatch) -> None:
+    (mix.source / "10/full/usr/share/clear/versionstamp").unlink()
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1600000000")
+
+    mix.build()
+
+    assert {mix.manifest(10, name).timestamp for name in ("MoM", "full", "b", "os-core")} == {1600000000}
+
+
+def test_a_time_of_the_environment_that_is_none_is_refused_before_anything_is_made(
+    mix: Mix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = mix.snapshot()
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
+
+    with pytest.raises(BuildError, match="SOURCE_DATE_EPOCH is 'yesterday', not a time"):
+        mix.build()
+
     assert mix.snapshot() == before
 
 

@@ -190,6 +190,16 @@ def test_a_mix_without_a_certificate_ships_none(mix: Mix) -> None:
     assert "/usr/share/clear/update-ca" not in mix.compose().bundles["os-core-update"].files
 
 
+def test_a_version_has_the_time_of_the_environment_and_keeps_it(mix: Mix, monkeypatch: pytest.MonkeyPatch) -> None:
+    mix.compose()
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1600000000")
+    mix.compose()
+    assert mix.read("/usr/share/clear/versionstamp") == "1600000000"
+    monkeypatch.delenv("SOURCE_DATE_EPOCH")
+    mix.compose()
+    assert mix.read("/usr/share/clear/versionstamp") == "1600000000"
+
+
 def test_composing_a_version_again_gives_the_same(mix: Mix, monkeypatch: pytest.MonkeyPatch) -> None:
     first = mix.compose()
     stamp = mix.read("/usr/share/clear/versionstamp")
