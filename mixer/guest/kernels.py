@@ -7,13 +7,14 @@ only to make it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mixer.build import working
 from mixer.config import Config
 from mixer.errors import BuildError
 from mixer.images import guestinitrd, kernel, output, tree
+from mixer.images.tree import ImageTree
 from mixer.workspace import MAX_VERSION, Workspace
 from swupd.formats import kernels
 from swupd.report import Report
@@ -34,15 +35,23 @@ def kept(workspace: Workspace, config: Config, facts: Mapping[str, object], repo
         return directory
     try:
         with working(workspace):
-            found = tree.load(workspace, config, report, version=version)
-            if found.mom_hash != mom:
-                raise BuildError(f"the image was made of another version {version} than the published one", hint=_HINT)
+            found = _load(workspace, config, report, version=version, mom=mom)
             bundles = found.bundles_with(f"/{kernels.BOOT}/{kernels.KERNEL}")
             if not bundles:
                 raise BuildError(f"no bundle of version {version} has a kernel", hint=_HINT)
-            found = tree.load(workspace, config, report, version=version, bundles=bundles[:1])
+            found = _load(workspace, config, report, version=version, mom=mom, bundles=bundles[:1])
             directory.parent.mkdir(parents=True, exist_ok=True)
             kernel.build(found, directory, report, time=found.timestamp)
     except PermissionError as error:
         raise BuildError(f"{error.filename} cannot be written: no kernel can be kept there", hint=_HINT) from error
     return directory
+
+
+def _load(
+    workspace: Workspace, config: Config, report: Report, *, version: int, mom: str, bundles: Sequence[str] = ()
+) -> ImageTree:
+    # The hash says more than a signature would: it is this version and no other one.
+    found = tree.load(workspace, config, report, version=version, bundles=bundles, signed=False)
+    if found.mom_hash != mom:
+        raise BuildError(f"the image was made of another version {version} than the published one", hint=_HINT)
+    return found

@@ -42,6 +42,12 @@ def test_the_kernel_of_the_images_version_is_made_once(published: Any) -> None:
     assert kernels.kept(published.workspace, published.config, told, REPORT) == directory
 
 
+def test_a_version_that_is_not_signed_is_known_by_its_hash(published: Any) -> None:
+    told = facts(published)
+    (published.www / "10/Manifest.MoM.sig").unlink()
+    assert kernels.kept(published.workspace, published.config, told, REPORT).is_dir()
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
