@@ -163,9 +163,9 @@ def seconds_of(received: int, files: int, events: Sequence[Event]) -> float:
     ratios = [
         event.seconds / _rule(event.received, event.installed + event.replaced + event.removed)
         for event in events
-        if event.command == "update" and event.outcome == history.DONE and event.seconds > 0
+        if event.command == "update" and event.outcome == history.DONE
     ]
-    sane = [ratio for ratio in ratios if ratio <= LARGEST_CORRECTION][-REMEMBERED_UPDATES:]
+    sane = [ratio for ratio in ratios if 0 < ratio <= LARGEST_CORRECTION][-REMEMBERED_UPDATES:]
     return rule * median(sane) if sane else rule
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from swupd.cost import (
@@ -143,6 +143,7 @@ def test_the_last_updates_count() -> None:
     st.integers(0, 1 << 24),
     st.lists(st.builds(update, st.floats(0, 1e9), st.integers(0, 1 << 40), st.integers(0, 1 << 24))),
 )
+@example(0, 0, [update(5e-324, 0, 1500)])
 def test_a_prediction_is_a_sane_number_whatever_the_history_says(received: int, files: int, past: list[Event]) -> None:
     plain = seconds_of(received, files, [])
     assert 0 < seconds_of(received, files, past) <= plain * LARGEST_CORRECTION * 1.001
