@@ -21,6 +21,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from mixer.errors import BuildError
 from mixer.guest.channels import CONSOLE, PORTS
@@ -137,65 +138,69 @@ class Running:
     channels: Mapping[str, socket.socket]
     """Our ends of its channels."""
     complaints: int
-    """A descriptor from which that is read what QEMU prints."""
+    """A descriptor from which that is read what QEMU and virtiofsd print."""
 
 
 @contextmanager
 def started(machine: Machine, initrd: bytes, channels: Collection[str], share: Path | None) -> Iterator[Running]:
     """Start a guest; it is ended when the block is left. Raises BuildError if a program is missing or refuses."""
     with ExitStack() as stack:
+        complaints, printing = _pipe(stack)
         ours, theirs = {}, {}
         for name in (LOG, *channels):
             ours[name], theirs[name] = (stack.enter_context(end) for end in socket.socketpair())
         if share is not None:
-            theirs[SHARE] = stack.enter_context(_virtiofsd(share))
+            theirs[SHARE] = stack.enter_context(_virtiofsd(share, printing.fileno()))
         archive = os.memfd_create("initrd")
         stack.callback(os.close, archive)
         with open(archive, "wb", closefd=False) as file:
             file.write(initrd)
         argv = command_line(machine, archive, {name: end.fileno() for name, end in theirs.items()})
         descriptors = (archive, *(end.fileno() for end in theirs.values()))
-        complaints = stack.enter_context(_running(argv, descriptors, package="qemu-system-x86"))
+        stack.enter_context(_running(argv, descriptors, printing.fileno(), package="qemu-system-x86"))
+        # The end of a channel is seen when nobody has its other side.
+        printing.close()
         for end in theirs.values():
-            # The end of a channel is seen when nobody has its other side.
             end.close()
         yield Running(ours, complaints)
 
 
+def _pipe(stack: ExitStack) -> tuple[int, BinaryIO]:
+    """Where to read, and where to write."""
+    readable, writable = os.pipe()
+    stack.callback(os.close, readable)
+    return readable, stack.enter_context(open(writable, "wb"))
+
+
 @contextmanager
-def _running(argv: Sequence[str], descriptors: Collection[int], *, package: str) -> Iterator[int]:
-    """A program with no other descriptors than these; from the one that this gives that is read what it prints.
+def _running(argv: Sequence[str], descriptors: Collection[int], printing: int, *, package: str) -> Iterator[None]:
+    """A program with no other descriptors than these; what it prints goes to `printing`.
 
     It ends with this process and with this block.
     """
     for program, where in ((_WITH_US[0], "util-linux"), (argv[0], package)):
         if shutil.which(program, path=ENVIRONMENT["PATH"]) is None:
             raise BuildError(f"cannot run {program}: it is not there", hint=f"install the package {where}")
-    readable, writable = os.pipe()
-    try:
-        process = subprocess.Popen(
-            [*_WITH_US, *argv],
-            env=dict(ENVIRONMENT),
-            stdin=subprocess.DEVNULL,
-            stdout=writable,
-            stderr=writable,
-            pass_fds=tuple(descriptors),
-            # Ctrl-C is for us; we end it then.
-            start_new_session=True,
-        )
-        os.close(writable)
-        with process:
-            try:
-                yield readable
-            finally:
-                process.kill()
-    finally:
-        os.close(readable)
+    process = subprocess.Popen(
+        [*_WITH_US, *argv],
+        env=dict(ENVIRONMENT),
+        stdin=subprocess.DEVNULL,
+        stdout=printing,
+        stderr=printing,
+        pass_fds=tuple(descriptors),
+        # Ctrl-C is for us; we end it then.
+        start_new_session=True,
+    )
+    with process:
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 @contextmanager
-def _virtiofsd(directory: Path) -> Iterator[socket.socket]:
-    """The connection to a virtiofsd that shares a directory."""
+def _virtiofsd(directory: Path, printing: int) -> Iterator[socket.socket]:
+    """The connection to a virtiofsd that shares a directory; what it prints goes to `printing`."""
     if os.geteuid() != 0:
         raise BuildError("--share needs root, because virtiofsd does", hint="run it with sudo, or without --share")
     if not directory.is_dir():
@@ -208,8 +213,8 @@ def _virtiofsd(directory: Path) -> Iterator[socket.socket]:
         ours.connect(place)
         # A comma would begin another option; a backslash before it prevents that.
         source = str(directory.resolve()).replace("\\", r"\\").replace(",", r"\,")
-        argv = [VIRTIOFSD, f"--fd={ear.fileno()}", "-o", f"source={source}", "-o", "cache=auto"]
-        stack.enter_context(_running(argv, [ear.fileno()], package="qemu-system-common"))
+        argv = [VIRTIOFSD, f"--fd={ear.fileno()}", "-o", f"source={source}", "-o", "cache=auto", "-o", "log_level=warn"]
+        stack.enter_context(_running(argv, [ear.fileno()], printing, package="qemu-system-common"))
         # The connection ends with virtiofsd only when nobody else listens.
         ear.close()
         yield ours

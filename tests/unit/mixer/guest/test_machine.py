@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -102,11 +103,21 @@ def await_end(pid: int) -> None:
         time.sleep(0.01)
 
 
-def test_a_program_ends_with_its_block_whatever_ends_that() -> None:
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """Where to read, and where to write."""
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+def test_a_program_ends_with_its_block_whatever_ends_that(pipe: tuple[int, int]) -> None:
+    printed, printing = pipe
     pids = []
 
     def be_interrupted() -> None:
-        with machine._running(["sh", "-c", "echo $$; exec sleep 1000"], [], package="dash") as printed:
+        with machine._running(["sh", "-c", "echo $$; exec sleep 1000"], [], printing, package="dash"):
             pids.append(int(os.read(printed, 100)))
             assert alive(pids[0])
             raise KeyboardInterrupt
@@ -120,7 +131,8 @@ def test_a_program_ends_with_its_mixer_however_that_ends() -> None:
     code = """\
 import os, sys
 from mixer.guest.machine import _running
-with _running(["sh", "-c", "echo $$; exec sleep 1000"], [], package="dash") as printed:
+printed, printing = os.pipe()
+with _running(["sh", "-c", "echo $$; exec sleep 1000"], [], printing, package="dash"):
     print(int(os.read(printed, 100)), flush=True)
     sys.stdin.read()
 """
@@ -136,7 +148,7 @@ with _running(["sh", "-c", "echo $$; exec sleep 1000"], [], package="dash") as p
 def test_a_program_that_is_not_there_is_one_line() -> None:
     with (
         pytest.raises(BuildError, match="cannot run no-such-program") as caught,
-        machine._running(["no-such-program"], [], package="some-package"),
+        machine._running(["no-such-program"], [], 2, package="some-package"),
     ):
         pass
     assert "some-package" in caught.value.hint
@@ -148,22 +160,26 @@ needs_virtiofsd = pytest.mark.skipif(
 
 
 @needs_virtiofsd
-def test_the_connection_ends_with_a_virtiofsd_that_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_connection_ends_with_a_virtiofsd_that_gives_up_and_says_why(
+    tmp_path: Path, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed, printing = pipe
     refusing = tmp_path / "virtiofsd"
-    refusing.write_text("#!/bin/sh\nexit 1\n")
+    refusing.write_text("#!/bin/sh\necho no room\nexit 1\n")
     refusing.chmod(0o755)
     monkeypatch.setattr(machine, "VIRTIOFSD", str(refusing))
-    with machine._virtiofsd(tmp_path) as connection:
+    with machine._virtiofsd(tmp_path, printing) as connection:
         connection.settimeout(20)
         with pytest.raises(ConnectionResetError):
             connection.recv(1)
+    assert os.read(printed, 100) == b"no room\n"
 
 
 @needs_virtiofsd
 def test_a_name_with_a_comma_or_backslash_is_shared_and_no_other(tmp_path: Path) -> None:
     directory = tmp_path / r"a,cache=none\,b"
     directory.mkdir()
-    with machine._virtiofsd(directory) as connection:
+    with machine._virtiofsd(directory, 2) as connection:
         # It would give up at once: there is no directory "a".
         connection.sendall(VHOST_GET_FEATURES)
         connection.settimeout(20)
@@ -172,8 +188,8 @@ def test_a_name_with_a_comma_or_backslash_is_shared_and_no_other(tmp_path: Path)
 
 def test_only_a_directory_can_be_shared_and_only_by_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    with pytest.raises(BuildError, match="is not a directory"), machine._virtiofsd(tmp_path / "missing"):
+    with pytest.raises(BuildError, match="is not a directory"), machine._virtiofsd(tmp_path / "missing", 2):
         pass
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(BuildError, match="needs root"), machine._virtiofsd(tmp_path):
+    with pytest.raises(BuildError, match="needs root"), machine._virtiofsd(tmp_path, 2):
         pass
