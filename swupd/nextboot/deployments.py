@@ -145,11 +145,14 @@ def previous(deployments: Sequence[Deployment]) -> Deployment | None:
 
 def surplus(deployments: Sequence[Deployment], *, keep: int = KEEP) -> tuple[Deployment, ...]:
     """What the policy removes: all that is failed, unfinished or without an entry, or that another one has replaced
-    before it was tried; and of the others all but the first `keep` in the loader's order, so that one that was set
-    aside stays only if there is nothing better. Never the running one, the current, the next, or a pinned one."""
+    before it was tried; and of the others all but `keep`: the previous one and the first in the loader's order, so that
+    one that was set aside stays only if there is nothing better. Never the running one, the current, the next, or a
+    pinned one."""
     removable = [d for d in deployments if d.is_removable]
     roles = (Role.PREVIOUS, Role.KEPT, Role.SET_ASIDE)
     worth = [d for d in removable if d.role in roles and d.entry is not None and not d.is_untried]
+    # Those that were tried and not found good may come before it.
+    worth.sort(key=lambda d: d.role is not Role.PREVIOUS)
     return tuple(d for d in removable if d not in worth[:keep])
 
 

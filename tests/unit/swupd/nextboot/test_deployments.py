@@ -78,6 +78,14 @@ def test_an_update_that_another_one_has_replaced_before_it_was_tried_goes() -> N
     assert kept(deployment(10, runs=True), deployment(20, 2, 1), deployment(30, 3)) == {"10", "20", "30"}
 
 
+def test_the_one_to_go_back_to_stays_whatever_else_was_tried() -> None:
+    assert kept(deployment(10), deployment(20, 1, 1), deployment(30, 1, 1), deployment(40, runs=True)) == {
+        "10",
+        "30",
+        "40",
+    }
+
+
 def test_leftovers_go() -> None:
     found = [deployment(20, entry=False), deployment(30, 3, is_sealed=False), deployment(40, 0, 2)]
     assert kept(deployment(10, runs=True), *found) == {"10"}
