@@ -17,9 +17,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, NoReturn, cast
 
 from swupd.errors import CommandError, ProgramMissingError
+
+ENVIRONMENT: Mapping[str, str] = MappingProxyType({"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"})
+"""For programs of the system that start others themselves, or tell something in words."""
 
 _TAIL_LINES = 5
 """How much of a failed program's output an error repeats."""

@@ -22,6 +22,7 @@ from swupd.formats.filehash import hash_path
 from swupd.formats.manifest import Entry
 from swupd.fs import Directory, components
 from swupd.report import Report
+from swupd.system import runs_systemd
 
 PRE_UPDATE = "/usr/bin/clr_pre_update.sh"
 BOOT_MANAGER = "/usr/bin/clr-boot-manager"
@@ -32,8 +33,6 @@ _LDCONFIG = ("/usr/bin/ldconfig", "/usr/sbin/ldconfig", "/sbin/ldconfig")
 _SYSTEMCTL = ("/usr/bin/systemctl", "/bin/systemctl")
 _DETECT_VIRT = "/usr/bin/systemd-detect-virt"
 _CHROOT = (Path("/usr/sbin/chroot"), Path("/usr/bin/chroot"), Path("/bin/chroot"))
-_BOOTED = "/run/systemd/system"
-"""Exists when systemd runs the system (sd_booted(3))."""
 
 
 class Scripts:
@@ -116,7 +115,7 @@ class Scripts:
 
     def _restart_services(self, *, reexec: bool, wait: bool) -> None:
         systemctl = next(filter(self._has, _SYSTEMCTL), None)
-        if systemctl is None or not os.path.isdir(self._base + _BOOTED):
+        if systemctl is None or not runs_systemd(self._root):
             self._report.verbose("systemd does not run here: no services were restarted")
             return
         systemctl = self._base + systemctl

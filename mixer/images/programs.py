@@ -4,4 +4,6 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-ENVIRONMENT = MappingProxyType({"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"})
+from swupd import process
+
+ENVIRONMENT = MappingProxyType({**process.ENVIRONMENT, "TZ": "UTC"})

@@ -30,6 +30,7 @@ import zstandard
 
 from mixer.errors import SourceError
 from mixer.sources import Package, PackageDatabase
+from swupd.process import ENVIRONMENT
 
 KEEP = 4
 """Roots that are kept: the last versions, and what an experiment between them needs."""
@@ -38,8 +39,6 @@ LEVEL = 3
 MAX_RECORD_BYTES = 512 * 1024 * 1024
 _MESSAGE_BYTES = 500
 """How much of tar's complaints an error repeats."""
-
-_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +149,7 @@ def _tar(action: str, option: str, root: Path, *names: str) -> Iterator[subproce
     with tempfile.TemporaryFile() as messages:
         child = subprocess.Popen(
             ["tar", action, option, "--numeric-owner", "--file=-", f"--directory={root}", *names],
-            env=_ENVIRONMENT,
+            env=ENVIRONMENT,
             stdin=subprocess.DEVNULL if names else subprocess.PIPE,
             stdout=subprocess.PIPE if names else subprocess.DEVNULL,
             stderr=messages,

@@ -14,7 +14,6 @@ CACHE = "/etc/ld.so.cache"
 CONFIGURATION = "/etc/ld.so.conf"
 _PROGRAM = "/usr/sbin/ldconfig"
 _OWN_STATE = "/var/cache/ldconfig"
-_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 
 
 def make_cache(draft: Draft) -> None:
@@ -22,6 +21,6 @@ def make_cache(draft: Draft) -> None:
     if draft.read(CONFIGURATION) is None:
         return
     # Only the cache: the links are what the packages have made.
-    process.run([_PROGRAM, "-X", "-r", draft.root, "-C", CACHE], env=_ENVIRONMENT)
+    process.run([_PROGRAM, "-X", "-r", draft.root, "-C", CACHE], env=process.ENVIRONMENT)
     draft.drop(_OWN_STATE)
     draft.add(layout.OS_CORE, CACHE)

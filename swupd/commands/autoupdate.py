@@ -13,6 +13,7 @@ from swupd import process
 from swupd.errors import CommandError, ExitCode, NotRootError
 from swupd.report import Report
 from swupd.session import Session, reading
+from swupd.system import runs_systemd
 
 HELP = "switch automatic updates on or off, or tell whether they are on"
 EXAMPLES = """\
@@ -22,8 +23,6 @@ EXAMPLES = """\
 SYSTEMCTL = "/usr/bin/systemctl"
 SERVICE = "swupd-update.service"
 TIMER = "swupd-update.timer"
-_BOOTED = "/run/systemd/system"
-"""Exists while systemd runs the system (sd_booted(3))."""
 _WANTED_BY_VENDOR = f"usr/lib/systemd/system/*.wants/{TIMER}"
 
 
@@ -72,7 +71,7 @@ def _is_on(session: Session) -> bool:
 
 def _runs(session: Session) -> bool:
     """Whether systemd runs the system that is worked on."""
-    return session.system.is_host and os.path.isdir(_BOOTED)
+    return session.system.is_host and runs_systemd(session.settings.root)
 
 
 def _now(session: Session) -> list[str]:

@@ -49,7 +49,6 @@ FILE = "health.json"
 MAX_REPORTS = 10
 """Of so many deployments the report knows the last boot."""
 
-_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 _SWITCHED_OFF = "/dev/null"
 _SYSTEMCTL = "usr/bin/systemctl"
 _FAILED_UNITS = ("list-units", "--state=failed", "--plain", "--no-legend", "--no-pager", "--full")
@@ -189,7 +188,7 @@ def _no_failed_unit(root: Path, seconds: float) -> tuple[Outcome, str]:
 def _attempt(argv: Sequence[Path | str], root: Path, seconds: float) -> tuple[str, list[str]]:
     """Why a program did not end well (empty if it did), and the lines that it printed."""
     try:
-        done = process.attempt(argv, env=_ENVIRONMENT, cwd=root, seconds=seconds, tail_bytes=OUTPUT_LIMIT)
+        done = process.attempt(argv, env=process.ENVIRONMENT, cwd=root, seconds=seconds, tail_bytes=OUTPUT_LIMIT)
     except FileNotFoundError:
         return "it cannot be run: it, or its interpreter, is missing", []
     except OSError as error:

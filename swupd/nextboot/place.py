@@ -46,7 +46,6 @@ BOOT_MOUNT = ("vfat", "umask=0077,noatime,dirsync")
 """Type and options of an EFI system partition. With dirsync a change of names is on the disk at once, step by step."""
 
 _ESP_TYPE = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
-_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 _IMAGE_HINT = "`mixer build image --type disk` makes disks that can boot into other versions"
 
 
@@ -164,7 +163,7 @@ class Place(Closing):
 def _mounted(resources: ExitStack, device: str, where: Path, kind: str, options: str) -> Path:
     make_directories(where)
     try:
-        process.run(["mount", "-t", kind, "-o", options, device, where], env=_ENVIRONMENT)
+        process.run(["mount", "-t", kind, "-o", options, device, where], env=process.ENVIRONMENT)
     except CommandError as error:
         raise NextBootError(
             f"cannot mount {device}: {error}", hint="check the device and the kernel's modules"
@@ -193,13 +192,13 @@ def repair(device: str) -> None:
     except OSError:
         return
     with suppress(CommandError):
-        process.run([f"fsck.{BOOT_MOUNT[0]}", "-a", device], env=_ENVIRONMENT, check=False)
+        process.run([f"fsck.{BOOT_MOUNT[0]}", "-a", device], env=process.ENVIRONMENT, check=False)
 
 
 def _unmount(where: Path) -> None:
     with suppress(CommandError):
         # Lazily: a reader of the mount table must not be able to keep us from it.
-        process.run(["umount", "--lazy", where], env=_ENVIRONMENT)
+        process.run(["umount", "--lazy", where], env=process.ENVIRONMENT)
     for directory in (where, where.parent):
         with suppress(OSError), Directory.open(directory.parent) as parent:
             parent.remove_directory(directory.name)
@@ -242,7 +241,7 @@ def _uuid(device: str) -> str:
 def _probe(device: str, tag: str) -> str:
     """What is written on a device itself, whatever udev knows of it; empty if nothing is."""
     argv = ["blkid", "--probe", "--output", "value", "--match-tag", tag, device]
-    return process.run(argv, env=_ENVIRONMENT, check=False).stdout.decode(errors="replace").strip()
+    return process.run(argv, env=process.ENVIRONMENT, check=False).stdout.decode(errors="replace").strip()
 
 
 def _last(mounts: Sequence[Mount], point: str) -> Mount | None:

@@ -18,7 +18,6 @@ MAX_MINUTES = 7 * 24 * 60
 
 _CLOCK = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])", re.ASCII)
 _MINUTES = re.compile(r"\+([0-9]{1,5})", re.ASCII)
-_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 
 
 def parse_time(text: str) -> str:
@@ -44,7 +43,9 @@ def check(root: Path | None, *, next_boot: bool) -> None:
 def schedule(when: str, *, shutdown: Path = SHUTDOWN) -> None:
     """Reboot at a time that `parse_time` gave. Raises CommandError: what was installed stays."""
     try:
-        process.run([shutdown, "-r", when, "The system reboots into the version that was installed"], env=_ENVIRONMENT)
+        process.run(
+            [shutdown, "-r", when, "The system reboots into the version that was installed"], env=process.ENVIRONMENT
+        )
     except CommandError as error:
         raise CommandError(
             f"everything is installed, but no reboot could be arranged: {error}", hint="reboot by hand"

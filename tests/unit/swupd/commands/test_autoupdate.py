@@ -99,7 +99,7 @@ def test_on_a_running_system_units_are_stopped_and_the_timer_is_restarted(
     program.write_text(f'#!/bin/sh\necho "$@" >> {told}\nif [ "$1" = is-enabled ]; then echo static enabled; fi\n')
     program.chmod(0o755)
     monkeypatch.setattr(autoupdate, "SYSTEMCTL", str(program))
-    monkeypatch.setattr(autoupdate, "_BOOTED", str(root))
+    monkeypatch.setattr(autoupdate, "runs_systemd", lambda _: True)
     assert main(["autoupdate", "--disable"]) == ExitCode.OK
     assert main(["autoupdate", "--enable"]) == ExitCode.OK
     units = f"{autoupdate.SERVICE} {autoupdate.TIMER}"

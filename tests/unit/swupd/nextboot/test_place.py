@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from swupd.errors import NextBootError
-from swupd.nextboot import place as place_module
 from swupd.nextboot.place import Place, is_deployment, locate, repair
 from swupd.system import Mount
 
@@ -161,7 +160,7 @@ def test_what_is_mounted_is_not_repaired(machine_disk: Any, tmp_path: Path, monk
     program = tmp_path / f"fsck.{machine_disk.kind}"
     program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/repaired\n')
     program.chmod(0o755)
-    monkeypatch.setattr(place_module, "_ENVIRONMENT", {"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    monkeypatch.setattr("swupd.process.ENVIRONMENT", {"PATH": f"{tmp_path}:{os.environ['PATH']}"})
     with Place.open(locate(machine_disk.root)):
         repair(f"{machine_disk.device}p1")
     assert (tmp_path / "repaired").read_text() == f"-a {machine_disk.device}p1\n"
@@ -172,6 +171,6 @@ def test_a_partition_that_nobody_can_repair_is_used(
 ) -> None:
     for name in ("mount", "umount", "blkid"):
         (tmp_path / name).symlink_to(str(shutil.which(name)))
-    monkeypatch.setattr(place_module, "_ENVIRONMENT", {"PATH": str(tmp_path)})
+    monkeypatch.setattr("swupd.process.ENVIRONMENT", {"PATH": str(tmp_path)})
     with Place.open(locate(machine_disk.root)) as place:
         assert [entry.name for entry in place.entries.read()] == ["10"]
