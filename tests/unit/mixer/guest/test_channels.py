@@ -5,7 +5,6 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -56,14 +55,6 @@ def test_only_root_reads_the_command(tmp_path: Path) -> None:
 def test_what_cannot_be_passed_is_an_error(word: str) -> None:
     with pytest.raises(BuildError, match="command"):
         archive([word], None)
-
-
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    ends = os.pipe()
-    yield ends
-    for end in ends:
-        os.close(end)
 
 
 def test_bytes_arrive_unchanged_and_the_end_is_passed_on(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -101,15 +100,6 @@ def await_end(pid: int) -> None:
     while alive(pid):
         assert time.monotonic() < end, "it still runs"
         time.sleep(0.01)
-
-
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    """Where to read, and where to write."""
-    ends = os.pipe()
-    yield ends
-    for end in ends:
-        os.close(end)
 
 
 def test_a_program_ends_with_its_block_whatever_ends_that(pipe: tuple[int, int]) -> None:
