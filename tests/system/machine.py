@@ -250,7 +250,9 @@ class Machine:
                 left = end - time.monotonic()
                 ended = self._process is None or self._process.poll() is not None
                 if left <= 0 or ended:
-                    raise AssertionError(f"no {pattern!r} on the console:\n{self.tail()}")
+                    # QEMU stops a machine with "io-error" when the disk of its host is full.
+                    state = "ended" if ended else self._qmp("query-status")["status"]
+                    raise AssertionError(f"no {pattern!r} on the console of the machine ({state}):\n{self.tail()}")
                 self._changed.wait(min(left, 1))
 
     def tail(self, size: int = 3000) -> str:
